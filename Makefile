@@ -1,0 +1,128 @@
+# Everything that can be done with this repository. `make` alone lists it.
+# Plain sh and GNU make 4.3; nothing needs to be installed but Go, and what
+# `make deps` names.
+
+# --- What people may set ------------------------------------------------------
+
+# Time for each fuzz target of `make fuzz`.
+FUZZTIME ?= 30s
+# Which benchmarks `make bench` runs, and how often (benchstat wants 6 or more).
+BENCH ?= .
+COUNT ?= 1
+# Which tests `make e2e` runs: a module, class or test, e.g. e2e.test_reload.
+T ?=
+# The system's interpreter: python3 may be a version manager's shim.
+PYTHON ?= $(shell [ -x /usr/bin/python3 ] && echo /usr/bin/python3 || echo python3)
+GO ?= go
+
+# --- Tools, pinned here and run through the Go module proxy --------------------
+# (The two protoc plug-ins are pinned where buf reads them: buf.gen.yaml.)
+
+BUF := $(GO) run github.com/bufbuild/buf/cmd/buf@v1.75.0
+GOLANGCI_LINT := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+# ------------------------------------------------------------------------------
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GO_FILES = $$(find . -name '*.go' -not -path './build/*')
+# What the wire contract must stay compatible with: the newest release, or else
+# the commit before this one. Empty in a clone without history.
+BUF_AGAINST = $$(git describe --tags --abbrev=0 2>/dev/null || git rev-parse --quiet --verify HEAD~1 2>/dev/null)
+
+.NOTPARALLEL:
+.PHONY: help build run test unit coverage e2e format lint generate fuzz bench clean \
+	deps check-format check-vet check-lint check-proto check-generated
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## both programs, static, into build/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o build/ ./controlplane ./dataplane
+
+run: build ## serve configs/demo.yaml: demo backends, a control plane, two data planes
+	@$(PYTHON) -B e2e/demo.py
+
+test: deps check-format lint check-generated unit e2e ## everything that CI checks
+	@echo "make test: all checks passed"
+
+unit: deps ## Go tests with the race detector; coverage data into build/
+	@mkdir -p build
+	$(GO) test -race -covermode=atomic -coverprofile=build/coverage.out ./...
+
+coverage: ## HTML report of the last `make unit`
+	@test -f build/coverage.out || $(MAKE) unit
+	@$(GO) tool cover -func=build/coverage.out | tail -n 1
+	@$(GO) tool cover -html=build/coverage.out -o build/coverage.html
+	@echo "$(CURDIR)/build/coverage.html"
+
+e2e: deps build ## end-to-end tests of the built programs; T=e2e.test_reload for some
+	@if [ -n "$(T)" ]; then $(PYTHON) -B -m unittest -v $(T); \
+	else $(PYTHON) -B -m unittest discover -v -s e2e -t . -p 'test_*.py'; fi
+
+format: ## format Go and proto files
+	gofmt -w $(GO_FILES)
+	$(BUF) format -w
+
+lint: check-vet check-lint check-proto ## go vet, golangci-lint, buf lint, format and breaking
+
+generate: ## regenerate Go code from proto/
+	$(BUF) generate
+
+fuzz: ## every fuzz target for FUZZTIME (30s) each
+	@set -e; for package in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "$$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
+
+bench: ## benchmarks; BENCH=regexp, COUNT=6 for benchstat
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./...
+
+clean: ## remove build/
+	rm -rf build
+
+# --- Parts of test and lint ----------------------------------------------------
+
+# The race detector needs a C compiler, the end-to-end tests Python. Root may
+# install them, everybody else is told what to install.
+deps:
+	@missing=""; \
+	command -v $$($(GO) env CC) >/dev/null 2>&1 || missing="$$missing gcc libc6-dev"; \
+	command -v $(PYTHON) >/dev/null 2>&1 || missing="$$missing python3"; \
+	[ -n "$$missing" ] || exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+		echo "installing$$missing"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	else \
+		echo "missing:$$missing. On Debian or Ubuntu: sudo apt-get install$$missing" >&2; exit 1; \
+	fi
+
+check-format:
+	@unformatted=$$(gofmt -l $(GO_FILES)); [ -z "$$unformatted" ] || \
+		{ echo "not formatted (run make format):"; echo "$$unformatted"; exit 1; } >&2
+
+check-vet:
+	$(GO) vet ./...
+
+check-lint:
+	$(GOLANGCI_LINT) run ./...
+
+check-proto:
+	$(BUF) lint
+	$(BUF) format --diff --exit-code
+	@against="$(BUF_AGAINST)"; \
+	if [ -z "$$against" ] || ! git cat-file -e "$$against:proto" 2>/dev/null; then \
+		echo "buf breaking: no earlier version to compare with"; exit 0; fi; \
+	rm -rf build/against && mkdir -p build/against && \
+	git archive "$$against" buf.yaml proto | tar -x -C build/against && \
+	echo "buf breaking: against $$against" && \
+	$(BUF) breaking --against build/against
+
+# The committed code is what the .proto files generate. Generates elsewhere, so
+# that the check itself changes nothing.
+check-generated:
+	@rm -rf build/generated && mkdir -p build/generated
+	$(BUF) generate -o build/generated
+	@for f in $$(find proto build/generated/proto -name '*.pb.go' | sed 's,^build/generated/,,' | sort -u); do \
+		cmp -s $$f build/generated/$$f || { echo "$$f is not what make generate makes" >&2; exit 1; }; done
