@@ -130,7 +130,7 @@ class Scenario(unittest.TestCase):
     def wait_control_plane(self, cp: ControlPlane) -> None:
         def up():
             if not cp.running():
-                raise self.failureException("the control plane ended with %d" % cp.process.returncode)
+                raise RuntimeError("the control plane ended with %d" % cp.process.returncode)
             return cp.status()
 
         eventually(up, "%s answers" % cp.name)
