@@ -1,0 +1,272 @@
+// Package activate owns the one route table in force and the listener that
+// serves it. A wire table and what is claimed about it go in (from the stream or
+// from disk, by package subscribe); out comes either a data plane that serves
+// it, or an error and a data plane in which nothing has changed. Readiness,
+// /config and the metrics about the configuration read what is in force here;
+// the request path sees only the table.Live pointer.
+package activate
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"reverseproxy/dataplane/internal/table"
+	"reverseproxy/proto/routetable"
+	routetablev1 "reverseproxy/proto/routetable/v1"
+)
+
+// Source is where the table in force comes from, as in metrics and status.
+type Source string
+
+// The sources.
+const (
+	Stream Source = "stream" // from the control plane, or confirmed by it
+	Disk   Source = "disk"   // stored by an earlier run; no control plane has confirmed it yet
+)
+
+var (
+	// ErrListen is in the chain of an error when the table itself is fine but its
+	// port cannot be opened: the same table may work later.
+	ErrListen = errors.New("the port cannot be opened")
+	// ErrDraining is returned once Drain has been called.
+	ErrDraining = errors.New("the data plane is draining")
+)
+
+// Listener is an open port of the proxy. Open returns it bound; connections are
+// accepted from Serve on. Close stops accepting, serves what is in the accept
+// queue and lets established connections finish.
+type Listener interface {
+	Serve()
+	Addr() net.Addr
+	Close()
+}
+
+// Options say how tables are put in force. All fields but Address and Port are
+// required.
+type Options struct {
+	// Address to bind; empty is all.
+	Address string
+	// Port overrides the table's port unless it is 0.
+	Port uint16
+	// AdminPort is never opened for the proxy; 0 is none.
+	AdminPort uint16
+	// Open opens a listener beside any others on the same port.
+	Open func(address string, port uint16) (Listener, error)
+	// Live is where the table in force is stored for the request path.
+	Live *table.Live
+	// State outlives tables.
+	State table.State
+	Log   *slog.Logger
+}
+
+// InForce describes the table that serves requests. It is immutable.
+type InForce struct {
+	Table *table.Table
+	// Revision may be newer than the table's own: the control plane may have
+	// accepted the same content again.
+	Revision  uint64
+	Source    Source
+	Address   string // of the listener, host:port
+	AppliedAt time.Time
+}
+
+// Activator puts route tables in force, one at a time. All methods may be called
+// from several goroutines; none of those that only look waits for an activation.
+type Activator struct {
+	o Options
+
+	mu       sync.Mutex // held for a whole activation
+	listener Listener
+	port     uint16 // that listener has been opened with
+
+	inForce  atomic.Pointer[InForce] // written under mu
+	draining atomic.Bool
+
+	counts counts
+}
+
+// New returns an activator with nothing in force.
+func New(o Options) *Activator { return &Activator{o: o} }
+
+// InForce returns what serves requests, nil when nothing does yet.
+func (a *Activator) InForce() *InForce { return a.inForce.Load() }
+
+// Drain makes the data plane unready for good. It does not wait, and does not
+// touch the listener.
+func (a *Activator) Drain() { a.draining.Store(true) }
+
+// Ready returns nil when requests are served and may be sent here, else the
+// reason why not.
+func (a *Activator) Ready() error {
+	switch {
+	case a.draining.Load():
+		return ErrDraining
+	case a.inForce.Load() == nil:
+		return errors.New("no route table has been applied yet")
+	}
+	return nil
+}
+
+// Refuse counts a table that came in a form in which it could not be activated.
+func (a *Activator) Refuse() { a.counts.add(false) }
+
+// Activate verifies a wire table, compiles it and puts it in force. When it
+// returns an error nothing has changed: the table and the listener from before go
+// on serving. The error holds a *routetable.Problem for each broken rule, and
+// ErrListen when only the port is in the way.
+func (a *Activator) Activate(rt *routetablev1.RouteTable, version string, revision uint64, source Source) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	err := a.activate(rt, version, revision, source)
+	if !errors.Is(err, ErrDraining) {
+		a.counts.add(err == nil)
+	}
+	return err
+}
+
+func (a *Activator) activate(rt *routetablev1.RouteTable, version string, revision uint64, source Source) error {
+	before := a.inForce.Load()
+	if before != nil && before.Table.Version == version {
+		// The version stands for the content, and the content has been verified.
+		a.confirm(before, revision, source)
+		return nil
+	}
+	t, err := a.compile(rt, version, revision)
+	if err != nil {
+		a.retain()
+		return err
+	}
+	next, err := a.open(t)
+	if err != nil {
+		a.retain()
+		return err
+	}
+
+	// From here on nothing can fail.
+	a.o.Live.Store(t)
+	old := a.listener
+	if next != nil {
+		a.listener, a.port = next, a.portOf(t)
+		next.Serve()
+		if old != nil {
+			old.Close()
+		}
+	}
+	f := &InForce{Table: t, Revision: revision, Source: source, Address: a.listener.Addr().String(), AppliedAt: time.Now()}
+	a.inForce.Store(f)
+	a.retain()
+	a.o.Log.Info("serving", "address", f.Address, "version", version, "revision", revision,
+		"source", source, "endpoints", len(t.Endpoints))
+	return nil
+}
+
+// compile turns a wire table into one that can serve, without side effects that
+// matter.
+func (a *Activator) compile(rt *routetablev1.RouteTable, version string, revision uint64) (t *table.Table, err error) {
+	// A table that makes this code panic is refused, like any other bytes from the
+	// network: it would otherwise be stored and sent again, and stop the process
+	// at each start.
+	defer func() {
+		if r := recover(); r != nil {
+			a.o.Log.Error("route table makes the data plane panic", "version", version, "panic", r, "stack", string(debug.Stack()))
+			t, err = nil, errors.New("internal error while compiling the route table; its stack is in the data plane's log")
+		}
+	}()
+	// Rules before version: a table with fields of a later release has a version
+	// that cannot be computed here, and the unknown field is the better reason.
+	if err := routetable.Validate(rt); err != nil {
+		return nil, err
+	}
+	if got := routetable.Version(rt); got != version {
+		return nil, fmt.Errorf("the content has version %s, it was announced as %s", got, version)
+	}
+	return table.New(rt, version, revision, a.o.Live.Load(), a.o.State)
+}
+
+// open returns a new listener when t needs another one than the open one.
+func (a *Activator) open(t *table.Table) (Listener, error) {
+	if a.draining.Load() {
+		return nil, ErrDraining
+	}
+	port := a.portOf(t)
+	if a.listener != nil && port == a.port {
+		return nil, nil
+	}
+	if port == a.o.AdminPort {
+		return nil, &routetable.Problem{Path: "port", Message: fmt.Sprintf(
+			"%d is the port of the data plane's own admin server; choose another one here or with its flag --admin", port)}
+	}
+	l, err := a.o.Open(a.o.Address, port)
+	if err != nil {
+		return nil, &listenError{
+			Problem: routetable.Problem{Path: "port", Message: fmt.Sprintf("%d cannot be opened: %v", port, err)},
+			cause:   err,
+		}
+	}
+	return l, nil
+}
+
+func (a *Activator) portOf(t *table.Table) uint16 {
+	if a.o.Port != 0 {
+		return a.o.Port
+	}
+	return t.Port
+}
+
+// Confirm records that the control plane desires the version that is in force.
+// It returns false when another one is, or none.
+func (a *Activator) Confirm(version string, revision uint64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f := a.inForce.Load()
+	if f == nil || f.Table.Version != version {
+		return false
+	}
+	a.confirm(f, revision, Stream)
+	return true
+}
+
+func (a *Activator) confirm(f *InForce, revision uint64, source Source) {
+	if f.Revision == revision && f.Source == source {
+		return
+	}
+	g := *f
+	g.Revision, g.Source = revision, source
+	a.inForce.Store(&g)
+	a.o.Log.Info("confirmed", "version", g.Table.Version, "revision", revision, "source", source)
+}
+
+// retain forgets the counters and backend states that the table in force does
+// not name: those of the table before, or of one that was compiled in vain.
+func (a *Activator) retain() {
+	type series struct{ endpoint, backend string }
+	keep := make(map[series]bool)
+	addrs := make(map[string]bool)
+	if t := a.o.Live.Load(); t != nil {
+		for _, e := range t.Endpoints {
+			keep[series{e.Name, ""}] = true
+			for _, b := range e.Pool.Backends {
+				keep[series{e.Name, b.URL}] = true
+				addrs[b.State.Addr()] = true
+			}
+		}
+	}
+	a.o.State.Metrics.Retain(func(endpoint, backend string) bool { return keep[series{endpoint, backend}] })
+	a.o.State.Backends.Retain(func(addr string) bool { return addrs[addr] })
+}
+
+// listenError is ErrListen with its reason, as a problem of the route table.
+type listenError struct {
+	routetable.Problem
+	cause error
+}
+
+func (e *listenError) Error() string { return e.Problem.Error() }
+
+func (e *listenError) Unwrap() []error { return []error{ErrListen, &e.Problem, e.cause} }

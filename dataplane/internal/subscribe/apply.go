@@ -1,0 +1,223 @@
+package subscribe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"reverseproxy/dataplane/internal/activate"
+	"reverseproxy/proto/routetable"
+	routetablev1 "reverseproxy/proto/routetable/v1"
+)
+
+// A report must fit into one message, whatever is wrong with a table of 100,000
+// endpoints.
+const (
+	maxProblems    = 100
+	maxProblemSize = 1024
+)
+
+// task is something the control plane (or the disk) said about a version. It is
+// a table to put in force when offer is set, a table that could not even be
+// received when refused is set, else a confirmation.
+type task struct {
+	session  *session // to report to; nil for the disk
+	version  string
+	revision uint64
+	offer    *offer
+	source   activate.Source
+	refused  error
+}
+
+// submit hands a task to the applying goroutine. It never waits: the newest
+// task replaces one that has not begun. Only the reading goroutine calls it.
+func (s *Subscriber) submit(t task) {
+	for {
+		select {
+		case s.tasks <- t:
+			return
+		default:
+		}
+		select {
+		case <-s.tasks:
+		default:
+		}
+	}
+}
+
+// Restore puts the table of an earlier run in force, when there is one. Whatever
+// is wrong with it is logged: the control plane will send another.
+func (s *Subscriber) Restore() {
+	o, err := s.o.Store.load()
+	if err != nil {
+		s.o.Log.Error("stored route table ignored", "file", s.o.Store.Path(), "error", err)
+		return
+	}
+	if o == nil {
+		s.o.Log.Info("no stored route table", "file", s.o.Store.Path())
+		return
+	}
+	s.apply(task{version: o.version, revision: o.revision, offer: o, source: activate.Disk})
+}
+
+// applyTasks works off tasks until ctx ends.
+func (s *Subscriber) applyTasks(ctx context.Context) {
+	again := time.NewTicker(s.o.Heartbeat)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case t := <-s.tasks:
+			s.apply(t)
+		case <-again.C:
+			if s.unsaved != nil {
+				s.save(s.unsaved)
+			}
+			// The control plane does not send a refused table again, so a data
+			// plane that serves nothing waits for the port by itself.
+			if s.waiting != nil && s.o.Activator.InForce() == nil {
+				s.apply(*s.waiting)
+			}
+		}
+	}
+}
+
+// apply does what the task asks and reports it.
+func (s *Subscriber) apply(t task) {
+	if t.offer == nil && t.refused == nil {
+		s.confirm(t)
+		return
+	}
+	again := s.waiting != nil && s.waiting.offer == t.offer
+	err := s.putInForce(t)
+	switch {
+	case errors.Is(err, activate.ErrDraining):
+		// No verdict on the table; the goodbye is on its way.
+		return
+	case err != nil:
+		if errors.Is(err, activate.ErrListen) && s.o.Activator.InForce() == nil {
+			s.waiting = &t
+		}
+		if again {
+			// Said and reported when it was new.
+			s.o.Log.Debug("route table still rejected", "version", t.version, "error", err)
+			return
+		}
+		s.o.Log.Error("route table rejected", "version", t.version, "revision", t.revision, "source", t.source, "error", err)
+		t.report(&routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Rejected{Rejected: &routetablev1.Rejected{
+			Version: t.version, Revision: t.revision, Problems: problems(err),
+		}}})
+		return
+	}
+	s.waiting = nil
+	t.settle()
+	if t.source == activate.Stream {
+		s.save(t.offer)
+	}
+	t.report(&routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Applied{Applied: &routetablev1.Applied{
+		Version: t.version, Revision: t.revision,
+	}}})
+}
+
+// confirm takes note that the version in force is the desired one.
+func (s *Subscriber) confirm(t task) {
+	if !s.o.Activator.Confirm(t.version, t.revision) {
+		s.o.Log.Warn("control plane confirms a version that is not in force", "version", t.version)
+		return
+	}
+	t.settle()
+	if s.unsaved != nil {
+		return // it is newer than what is on disk
+	}
+	if err := s.o.Store.setRevision(t.version, t.revision); err != nil {
+		s.storeFailures.Add(1)
+		s.o.Log.Error("revision not stored", "file", s.o.Store.Path(), "error", err)
+	}
+}
+
+// putInForce unpacks the table and has it activated.
+func (s *Subscriber) putInForce(t task) error {
+	if t.refused != nil {
+		s.o.Activator.Refuse()
+		return t.refused
+	}
+	if t.source == activate.Stream && s.o.Activator.Confirm(t.version, t.revision) {
+		return nil
+	}
+	rt, err := t.offer.decode()
+	if err != nil {
+		s.o.Activator.Refuse()
+		return err
+	}
+	return s.o.Activator.Activate(rt, t.version, t.revision, t.source)
+}
+
+// save keeps the table in force on disk. A data plane that cannot write serves
+// all the same, and tries again later: the disk may have room then.
+func (s *Subscriber) save(o *offer) {
+	err := s.o.Store.save(o)
+	if err == nil {
+		s.unsaved = nil
+		return
+	}
+	s.storeFailures.Add(1)
+	if s.unsaved == nil {
+		s.o.Log.Error("route table not stored", "file", s.o.Store.Path(), "error", err)
+	}
+	s.unsaved = o
+}
+
+func (t *task) report(m *routetablev1.SubscribeRequest) {
+	if t.session != nil {
+		t.session.report(m)
+	}
+}
+
+func (t *task) settle() {
+	if t.session != nil {
+		t.session.settled.Store(true)
+	}
+}
+
+// problems turns the reasons for a refusal into their wire form.
+func problems(err error) []*routetablev1.Problem {
+	found := collect(nil, err)
+	if len(found) == 0 {
+		found = []*routetable.Problem{{Message: err.Error()}}
+	}
+	ps := make([]*routetablev1.Problem, 0, min(len(found), maxProblems+1))
+	for i, p := range found {
+		if i == maxProblems {
+			ps = append(ps, &routetablev1.Problem{Message: fmt.Sprintf("and %d more problems", len(found)-i)})
+			break
+		}
+		ps = append(ps, &routetablev1.Problem{Path: wireText(p.Path), Message: wireText(p.Message)})
+	}
+	return ps
+}
+
+// collect appends every problem in the tree of err.
+func collect(ps []*routetable.Problem, err error) []*routetable.Problem {
+	switch e := err.(type) {
+	case *routetable.Problem:
+		ps = append(ps, e)
+	case interface{ Unwrap() error }:
+		ps = collect(ps, e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, err := range e.Unwrap() {
+			ps = collect(ps, err)
+		}
+	}
+	return ps
+}
+
+// wireText makes s fit for a protobuf string, which must be valid UTF-8.
+func wireText(s string) string {
+	if len(s) > maxProblemSize {
+		s = s[:maxProblemSize] + "…"
+	}
+	return strings.ToValidUTF8(s, "\uFFFD")
+}

@@ -1,0 +1,169 @@
+package subscribe
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+
+	"google.golang.org/protobuf/proto"
+
+	routetablev1 "reverseproxy/proto/routetable/v1"
+)
+
+// Limits of one route table, set on purpose: 100,000 endpoints with three
+// backends each are 13 MB decoded and 1 MB encoded, so these leave room for
+// twenty times that and still bound what a broken control plane can make a data
+// plane allocate.
+const (
+	maxEncodedSize = 64 << 20  // joined chunks, and the payload of a stored file
+	maxDecodedSize = 256 << 20 // the marshalled RouteTable
+	maxChunks      = 16384     // 4 KiB each would still reach maxEncodedSize
+	maxVersionSize = 128       // a version is 64 hexadecimal digits today
+)
+
+// offer is a route table as it was sent or stored: not yet decoded, not yet
+// believed. It is immutable once it has been handed on.
+type offer struct {
+	version     string // what the sender says; recomputed on activation
+	revision    uint64
+	decodedSize uint64
+	data        []byte // gzip of the marshalled RouteTable
+}
+
+// decode unpacks the route table. It never produces more than the announced
+// size, however much a manipulated stream would unpack to.
+func (o *offer) decode() (*routetablev1.RouteTable, error) {
+	if o.decodedSize > maxDecodedSize {
+		return nil, tooLarge(o.decodedSize)
+	}
+	z, err := gzip.NewReader(bytes.NewReader(o.data))
+	if err != nil {
+		return nil, fmt.Errorf("unpack the route table: %w", err)
+	}
+	// The announced size is only a promise, so it decides about the first
+	// allocation only as far as the data can plausibly keep it: gzip packs
+	// route tables about 12:1.
+	var b bytes.Buffer
+	b.Grow(int(min(o.decodedSize, 32*uint64(len(o.data)))) + bytes.MinRead)
+	n, err := b.ReadFrom(io.LimitReader(z, int64(o.decodedSize)+1))
+	switch {
+	case uint64(n) > o.decodedSize:
+		return nil, fmt.Errorf("the route table unpacks to more than the announced %d bytes", o.decodedSize)
+	case err != nil:
+		return nil, fmt.Errorf("unpack the route table: %w", err)
+	case uint64(n) < o.decodedSize:
+		return nil, fmt.Errorf("the route table unpacks to %d bytes, announced were %d", n, o.decodedSize)
+	}
+	rt := new(routetablev1.RouteTable)
+	if err := proto.Unmarshal(b.Bytes(), rt); err != nil {
+		return nil, fmt.Errorf("decode the route table: %w", err)
+	}
+	return rt, nil
+}
+
+func tooLarge(n uint64) error {
+	return fmt.Errorf("the route table is %d bytes, at most %d are accepted", n, maxDecodedSize)
+}
+
+// errSequence is a sender that does not keep the protocol; nothing it sends can
+// be trusted to fit together, so the stream is given up.
+var errSequence = errors.New("the control plane broke the protocol")
+
+// refusal is a table that this data plane will not take. The stream is sound
+// and goes on; the sender is told.
+type refusal struct {
+	version  string
+	revision uint64
+	reason   error
+}
+
+func (r *refusal) Error() string { return r.reason.Error() }
+func (r *refusal) Unwrap() error { return r.reason }
+
+// assembly joins the chunks of one route table after the other. The zero value
+// waits for the first chunk. It belongs to the goroutine that reads the stream.
+type assembly struct {
+	offer
+	count, next uint32
+	// skip is set while the rest of a refused table passes by.
+	skip bool
+}
+
+// add takes the next chunk of the stream and returns a table when it is
+// complete. It returns a *refusal for a table that is not acceptable, once per
+// table, and an errSequence when the chunks make no sense.
+func (a *assembly) add(c *routetablev1.Chunk) (*offer, error) {
+	if c.GetIndex() == 0 {
+		if err := a.start(c); err != nil {
+			return nil, err
+		}
+	} else if err := a.continues(c); err != nil {
+		*a = assembly{}
+		return nil, err
+	}
+	a.next++
+	if a.skip {
+		return nil, nil
+	}
+	if len(a.data)+len(c.GetData()) > maxEncodedSize {
+		return nil, a.refuse(fmt.Errorf("the encoded route table is larger than the %d bytes that are accepted", maxEncodedSize))
+	}
+	// The first chunk is not copied: most tables are one chunk. Its slice has no
+	// spare capacity that anybody else could see, because it was decoded for us.
+	if a.data == nil {
+		a.data = c.GetData()
+	} else {
+		a.data = append(a.data, c.GetData()...)
+	}
+	if a.next < a.count {
+		return nil, nil
+	}
+	done := a.offer
+	*a = assembly{}
+	return &done, nil
+}
+
+// start begins a table, whatever came before: a newer one may cut an older one
+// short.
+func (a *assembly) start(c *routetablev1.Chunk) error {
+	*a = assembly{}
+	if n := c.GetCount(); n == 0 || n > maxChunks {
+		return fmt.Errorf("%w: a table of %d chunks", errSequence, n)
+	}
+	if n := len(c.GetVersion()); n == 0 || n > maxVersionSize {
+		return fmt.Errorf("%w: a version of %d bytes", errSequence, n)
+	}
+	a.offer = offer{version: c.GetVersion(), revision: c.GetRevision(), decodedSize: c.GetDecodedSize()}
+	a.count = c.GetCount()
+	if e := c.GetEncoding(); e != routetablev1.Encoding_ENCODING_GZIP {
+		a.next++
+		return a.refuse(fmt.Errorf("the route table has encoding %v, which this data plane does not know", e))
+	}
+	if c.GetDecodedSize() > maxDecodedSize {
+		a.next++
+		return a.refuse(tooLarge(c.GetDecodedSize()))
+	}
+	return nil
+}
+
+// continues checks that the chunk is the next one of the table that has begun.
+func (a *assembly) continues(c *routetablev1.Chunk) error {
+	switch {
+	case a.next == 0:
+		return fmt.Errorf("%w: chunk %d without a first one", errSequence, c.GetIndex())
+	case c.GetIndex() != a.next || c.GetIndex() >= a.count:
+		return fmt.Errorf("%w: chunk %d of %d where %d was due", errSequence, c.GetIndex(), a.count, a.next)
+	case c.GetVersion() != a.version || c.GetRevision() != a.revision || c.GetCount() != a.count ||
+		c.GetEncoding() != routetablev1.Encoding_ENCODING_GZIP && !a.skip || c.GetDecodedSize() != a.decodedSize:
+		return fmt.Errorf("%w: chunk %d belongs to another table", errSequence, c.GetIndex())
+	}
+	return nil
+}
+
+// refuse drops what has been collected; later chunks of the table are skipped.
+func (a *assembly) refuse(reason error) error {
+	a.skip, a.data = true, nil
+	return &refusal{version: a.version, revision: a.revision, reason: reason}
+}

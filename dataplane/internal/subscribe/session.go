@@ -1,0 +1,281 @@
+package subscribe
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"reverseproxy/dataplane/internal/activate"
+	routetablev1 "reverseproxy/proto/routetable/v1"
+)
+
+const (
+	// maxMessageSize is for one chunk; tables may be larger.
+	maxMessageSize = 4 << 20
+	// goodbyeTime is how long a control plane may take to end the stream after a
+	// goodbye.
+	goodbyeTime = time.Second
+)
+
+// Why a session ended, when the reason is on this side.
+var (
+	errSilent  = errors.New("no answer from the control plane")
+	errClosed  = errors.New("the control plane closed the stream")
+	errStopped = errors.New("the data plane stops")
+)
+
+// CheckAddress reports whether a control plane may be reached at address: it must
+// be host:port, and on this machine unless insecure is set, because the stream is
+// not encrypted.
+func CheckAddress(address string, insecure bool) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("control plane address %q: want host:port", address)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fmt.Errorf("control plane address %q: the port is not a number from 1 to 65535", address)
+	}
+	if host == "" {
+		return fmt.Errorf("control plane address %q: the host is missing", address)
+	}
+	if insecure || host == "localhost" {
+		return nil
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Unmap().IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("control plane address %q is not on this machine and the stream would not be encrypted; give --insecure to accept that", address)
+}
+
+// session is one stream to one control plane.
+type session struct {
+	s      *Subscriber
+	stream grpc.BidiStreamingClient[routetablev1.SubscribeRequest, routetablev1.SubscribeResponse]
+	ctx    context.Context // of the stream
+	cancel context.CancelCauseFunc
+	watch  *watchdog
+	out    chan *routetablev1.SubscribeRequest // reports; the sender owns the stream's sending side
+
+	// settled: the control plane and this data plane have agreed on a version, so
+	// that the next reconnect need not be slow.
+	settled atomic.Bool
+}
+
+// session opens a stream and follows it to its end. The stream outlives the end
+// of stop by the goodbye.
+func (s *Subscriber) session(stop context.Context, address string) (settled bool, err error) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(stop))
+	defer cancel(nil)
+	conn, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithNoProxy(),
+		grpc.WithUserAgent("reverseproxy-dataplane/"+s.o.Build),
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: s.o.Silence}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageSize)),
+	)
+	if err != nil {
+		return false, err
+	}
+	// A new stream on the same connection would reach the same peer, so the
+	// connection goes with its stream.
+	defer conn.Close()
+
+	x := &session{s: s, ctx: ctx, cancel: cancel, out: make(chan *routetablev1.SubscribeRequest)}
+	x.watch = newWatchdog(s.o.Silence, func() { cancel(errSilent) })
+	defer x.watch.stop()
+
+	x.watch.arm()
+	unhook := context.AfterFunc(stop, func() { cancel(errStopped) })
+	x.stream, err = routetablev1.NewRouteTableServiceClient(conn).Subscribe(ctx)
+	if !unhook() {
+		return false, errStopped
+	}
+	if err != nil {
+		return false, x.reason(err)
+	}
+	x.watch.feed()
+
+	var g sync.WaitGroup
+	g.Go(func() { x.send(stop) })
+	err = x.receive(address)
+	s.connected.Store(false)
+	cancel(err)
+	g.Wait()
+	return x.settled.Load(), err
+}
+
+// reason prefers this side's reason for the end of the stream to what the
+// library makes of it.
+func (x *session) reason(err error) error {
+	if cause := context.Cause(x.ctx); cause != nil {
+		return cause
+	}
+	if errors.Is(err, io.EOF) {
+		return errClosed
+	}
+	return err
+}
+
+// send is the only writer of the stream: hello, heartbeats, reports, goodbye. An
+// error is left to the receiver, which learns the status of the stream.
+func (x *session) send(stop context.Context) {
+	if x.stream.Send(x.s.hello()) != nil {
+		return
+	}
+	// The first heartbeat goes at once: a control plane that accepts connections
+	// and does nothing else is found out after Silence.
+	tick := time.NewTicker(x.s.o.Heartbeat)
+	defer tick.Stop()
+	for beat := true; ; {
+		var m *routetablev1.SubscribeRequest
+		if beat {
+			m, beat = x.s.heartbeat(), false
+			x.watch.arm()
+		} else {
+			select {
+			case <-tick.C:
+				beat = true
+				continue
+			case m = <-x.out:
+			case <-x.ctx.Done():
+				return
+			case <-stop.Done():
+				x.goodbye()
+				return
+			}
+		}
+		if x.stream.Send(m) != nil {
+			return
+		}
+	}
+}
+
+// goodbye ends the stream from this side and gives the control plane a moment
+// to read it.
+func (x *session) goodbye() {
+	time.AfterFunc(goodbyeTime, func() { x.cancel(errStopped) })
+	if x.stream.Send(&routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Goodbye{Goodbye: &routetablev1.Goodbye{}}}) == nil {
+		x.stream.CloseSend()
+	}
+}
+
+// report hands a message to the sender; it is dropped when the stream is over.
+func (x *session) report(m *routetablev1.SubscribeRequest) {
+	select {
+	case x.out <- m:
+	case <-x.ctx.Done():
+	}
+}
+
+// receive reads the stream to its end.
+func (x *session) receive(address string) error {
+	var chunks assembly
+	for {
+		m, err := x.stream.Recv()
+		if err != nil {
+			return x.reason(err)
+		}
+		x.watch.feed()
+		x.s.lastContact.Store(time.Now().UnixMilli())
+		if !x.s.connected.Swap(true) {
+			x.s.o.Log.Info("control plane connected", "controlplane", address)
+		}
+		switch m := m.GetMessage().(type) {
+		case *routetablev1.SubscribeResponse_Current:
+			x.s.submit(task{session: x, version: m.Current.GetVersion(), revision: m.Current.GetRevision()})
+		case *routetablev1.SubscribeResponse_Chunk:
+			o, err := chunks.add(m.Chunk)
+			var refused *refusal
+			switch {
+			case errors.As(err, &refused):
+				x.s.submit(task{session: x, version: refused.version, revision: refused.revision, refused: refused})
+			case err != nil:
+				return err
+			case o != nil:
+				x.s.submit(task{session: x, version: o.version, revision: o.revision, offer: o, source: activate.Stream})
+			}
+		default:
+			// Alive has done its work by arriving; kinds of a later release are ignored.
+		}
+	}
+}
+
+// hello is the first message.
+func (s *Subscriber) hello() *routetablev1.SubscribeRequest {
+	return &routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Hello{Hello: &routetablev1.Hello{
+		Id:           s.o.ID,
+		SessionId:    rand.Text(),
+		Labels:       s.o.Labels,
+		Build:        s.o.Build,
+		AdminAddress: s.o.AdminAddress,
+		State:        s.state(),
+	}}}
+}
+
+func (s *Subscriber) heartbeat() *routetablev1.SubscribeRequest {
+	requests, failures := s.o.Totals()
+	return &routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Heartbeat{Heartbeat: &routetablev1.Heartbeat{
+		State: s.state(), RequestsTotal: requests, FailuresTotal: failures,
+	}}}
+}
+
+// state is what serves requests now.
+func (s *Subscriber) state() *routetablev1.State {
+	f := s.o.Activator.InForce()
+	if f == nil {
+		return &routetablev1.State{}
+	}
+	source := routetablev1.Source_SOURCE_STREAM
+	if f.Source == activate.Disk {
+		source = routetablev1.Source_SOURCE_DISK
+	}
+	return &routetablev1.State{Version: f.Table.Version, Revision: f.Revision, Source: source}
+}
+
+// watchdog barks when it was armed and then not fed for the time of silence.
+type watchdog struct {
+	silence time.Duration
+
+	mu    sync.Mutex
+	timer *time.Timer
+	armed bool
+}
+
+func newWatchdog(silence time.Duration, bark func()) *watchdog {
+	w := &watchdog{silence: silence, timer: time.AfterFunc(time.Hour, bark)}
+	w.timer.Stop()
+	return w
+}
+
+// arm starts the clock unless it runs.
+func (w *watchdog) arm() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.armed {
+		w.armed = true
+		w.timer.Reset(w.silence)
+	}
+}
+
+// feed stops the clock: something has been heard.
+func (w *watchdog) feed() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.armed = false
+	w.timer.Stop()
+}
+
+func (w *watchdog) stop() { w.feed() }

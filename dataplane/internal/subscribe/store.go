@@ -1,0 +1,120 @@
+package subscribe
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// fileName is the stored route table inside the state directory.
+const fileName = "routetable.bin"
+
+// Store keeps the newest applied route table on disk, so that a data plane can
+// start while no control plane answers. One process owns a directory. It is
+// used by one goroutine at a time.
+type Store struct{ dir string }
+
+// NewStore returns a store in dir. The directory is made on the first save.
+func NewStore(dir string) *Store { return &Store{dir: dir} }
+
+// Path returns the name of the file.
+func (s *Store) Path() string { return filepath.Join(s.dir, fileName) }
+
+// save replaces the stored table so that a crash at any moment leaves the old
+// file or the new one.
+func (s *Store) save(o *offer) (err error) {
+	// The table names internal addresses: nobody else's business.
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return fmt.Errorf("make the state directory: %w", err)
+	}
+	temp := s.Path() + ".tmp"
+	// A leftover of a crash, perhaps another user's link: never write through it.
+	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove an old temporary file: %w", err)
+	}
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("create a temporary file: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ignoreNotExist(os.Remove(temp)))
+		}
+	}()
+	_, err = f.Write(appendFile(nil, o))
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write the route table: %w", err)
+	}
+	if err := os.Rename(temp, s.Path()); err != nil {
+		return fmt.Errorf("put the route table in place: %w", err)
+	}
+	if err := syncDir(s.dir); err != nil {
+		return fmt.Errorf("sync the state directory: %w", err)
+	}
+	return nil
+}
+
+// load returns the stored table, or nil when none has been stored yet.
+func (s *Store) load() (*offer, error) {
+	info, err := os.Stat(s.Path())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		// Opening a pipe would wait for ever.
+		return nil, fmt.Errorf("%s: %w", s.Path(), errForeign)
+	}
+	f, err := os.Open(s.Path())
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	p, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(p) > maxFileSize {
+		return nil, fmt.Errorf("%s: larger than %d bytes: %w", s.Path(), maxFileSize, errForeign)
+	}
+	o, err := parseFile(p)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.Path(), err)
+	}
+	return o, nil
+}
+
+// setRevision gives the stored table a newer revision when it has this version:
+// the control plane counts on with the highest revision its data planes know.
+func (s *Store) setRevision(version string, revision uint64) error {
+	o, err := s.load()
+	if err != nil || o == nil || o.version != version || o.revision == revision {
+		return err
+	}
+	o.revision = revision
+	return s.save(o)
+}
+
+// syncDir makes a rename last over a crash.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func ignoreNotExist(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,150 @@
+// Package subscribe keeps the data plane on the newest route table. It opens the
+// one stream to a control plane, joins the chunks of a table, has it verified
+// and put in force by package activate, keeps it on disk, and reports what
+// became of it. Without a control plane it serves the table of the last run and
+// goes on trying, one address after the other, with jittered back-off.
+//
+// Three goroutines work while a stream is open, and none waits for another: one
+// reads, one writes, and one applies tables, because an activation may take
+// longer than a control plane may stay silent.
+package subscribe
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"reverseproxy/dataplane/internal/activate"
+)
+
+// Options say who subscribes, and where. The zero durations mean the defaults.
+type Options struct {
+	// ControlPlanes are tried in this order, host:port each; at least one. See
+	// CheckAddress.
+	ControlPlanes []string
+	// ID and Labels name the data plane; valid UTF-8.
+	ID     string
+	Labels map[string]string
+	// Build is the program's version.
+	Build string
+	// AdminAddress is where the admin server listens.
+	AdminAddress string
+	// Activator puts tables in force.
+	Activator *activate.Activator
+	// Store keeps the newest table.
+	Store *Store
+	// Totals returns requests answered, and those failed by the proxy, since start.
+	Totals func() (requests, failures uint64)
+	Log    *slog.Logger
+
+	// Heartbeat is the time between two heartbeats; 5 s. As often is a table tried
+	// again that could not be written to disk, or whose port is taken while nothing
+	// else is served.
+	Heartbeat time.Duration
+	// Silence is how long a control plane may take to connect and to answer a
+	// heartbeat; 3 s.
+	Silence time.Duration
+	// FirstDelay and MaxDelay bound the pause between two connections: it starts
+	// with the first, grows by 1.6 and is scattered by half; 200 ms and 5 s.
+	FirstDelay, MaxDelay time.Duration
+}
+
+// Subscriber is the data plane's side of the protocol. Restore and Run are called
+// once, in this order; it is a prometheus.Collector at any time.
+type Subscriber struct {
+	o     Options
+	tasks chan task // one slot: the newest task replaces one that has not begun
+
+	// The applying goroutine's own: unsaved is the table in force while it could
+	// not be written; waiting is a table that could not be put in force only because its port was
+	// taken, while nothing is served.
+	unsaved *offer
+	waiting *task
+
+	connected     atomic.Bool
+	lastContact   atomic.Int64 // Unix milliseconds; 0 is never
+	storeFailures atomic.Uint64
+}
+
+// New returns a subscriber that has not begun.
+func New(o Options) *Subscriber {
+	o.Heartbeat = orDefault(o.Heartbeat, 5*time.Second)
+	o.Silence = orDefault(o.Silence, 3*time.Second)
+	o.FirstDelay = orDefault(o.FirstDelay, 200*time.Millisecond)
+	o.MaxDelay = orDefault(o.MaxDelay, 5*time.Second)
+	return &Subscriber{o: o, tasks: make(chan task, 1)}
+}
+
+func orDefault(d, def time.Duration) time.Duration {
+	if d > 0 {
+		return d
+	}
+	return def
+}
+
+// Run follows the control plane until ctx ends; then it says goodbye, which
+// takes a second at most, and returns.
+func (s *Subscriber) Run(ctx context.Context) {
+	var g sync.WaitGroup
+	g.Go(func() { s.applyTasks(ctx) })
+	s.follow(ctx)
+	g.Wait()
+}
+
+// follow opens one stream after the other.
+func (s *Subscriber) follow(ctx context.Context) {
+	delay := backoff{first: s.o.FirstDelay, max: s.o.MaxDelay}
+	complaints := make(map[string]complaint)
+	for i := 0; ctx.Err() == nil; i++ {
+		address := s.o.ControlPlanes[i%len(s.o.ControlPlanes)]
+		settled, err := s.session(ctx, address)
+		if ctx.Err() != nil {
+			return
+		}
+		if settled {
+			delay.reset()
+			delete(complaints, address)
+		}
+		pause := delay.next()
+		level := slog.LevelDebug
+		if complaints[address].worthSaying(err) {
+			complaints[address] = complaint{text: err.Error(), at: time.Now()}
+			level = slog.LevelWarn
+		}
+		s.o.Log.Log(ctx, level, "control plane lost", "controlplane", address, "error", err, "retry", pause)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+// complaint is what was last said about an address: an outage of hours is not
+// worth a line every five seconds.
+type complaint struct {
+	text string
+	at   time.Time
+}
+
+func (c complaint) worthSaying(err error) bool {
+	return c.text != err.Error() || time.Since(c.at) >= time.Minute
+}
+
+// backoff spreads the reconnects of a whole fleet.
+type backoff struct {
+	first, max time.Duration
+	n          float64 // the next pause before it is scattered; 0 is first
+}
+
+func (b *backoff) reset() { b.n = 0 }
+
+// next returns the pause before the next connection: the current one, give or
+// take half of it.
+func (b *backoff) next() time.Duration {
+	n := max(b.n, float64(b.first))
+	b.n = min(n*1.6, float64(b.max))
+	return time.Duration(n * (0.5 + rand.Float64()))
+}
