@@ -21,7 +21,14 @@ endpoints:
 """
 
 
-class Programs(Scenario):
+class CommandLine(Scenario):
+    def write(self, text: str, name: str = "c.yaml") -> str:
+        path = self.dir / name
+        path.write_text(text)
+        return str(path)
+
+
+class Programs(CommandLine):
     def test_help_and_version(self):
         for program in ("controlplane", "dataplane"):
             with self.subTest(program):
@@ -66,13 +73,8 @@ class Programs(Scenario):
         self.assertIn(p.returncode, (1, 2), p.stderr)
         self.assertIn("--insecure", p.stderr)
 
-    def write(self, text: str, name: str = "c.yaml") -> str:
-        path = self.dir / name
-        path.write_text(text)
-        return str(path)
 
-
-class Validate(Programs):
+class Validate(CommandLine):
     def test_good_files(self):
         p = run("controlplane", "validate", self.write(CONFIG), str(ROOT / "configs" / "demo.yaml"))
         self.assertEqual(0, p.returncode, p.stdout + p.stderr)
@@ -103,7 +105,7 @@ class Validate(Programs):
         self.assertIn("none.yaml", p.stdout + p.stderr)
 
 
-class Explain(Programs):
+class Explain(CommandLine):
     def explain(self, *args: str) -> str:
         p = run("controlplane", "explain", "--config", self.write(CONFIG), *args)
         self.assertIn(p.returncode, (0, 1), p.stderr)
