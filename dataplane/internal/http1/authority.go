@@ -43,7 +43,7 @@ func validAuthority(a []byte) (ok, port bool) {
 // are not part of it.
 func validIPv6(a []byte) bool {
 	groups := 0 // of 16 bits
-	short := false
+	short := false // seen "::"
 	if len(a) >= 2 && a[0] == ':' && a[1] == ':' {
 		short = true
 		a = a[2:]
@@ -58,7 +58,7 @@ func validIPv6(a []byte) bool {
 		}
 		if n < len(a) && a[n] == '.' {
 			groups += 2
-			return validIPv4(a) && (groups == 8 || short && groups < 8)
+			return validIPv4(a) && enough(groups, short)
 		}
 		if n == 0 || n > 4 {
 			return false
@@ -66,7 +66,7 @@ func validIPv6(a []byte) bool {
 		groups++
 		a = a[n:]
 		if len(a) == 0 {
-			return groups == 8 || short && groups < 8
+			return enough(groups, short)
 		}
 		if a[0] != ':' || groups == 8 {
 			return false
@@ -79,10 +79,16 @@ func validIPv6(a []byte) bool {
 			short = true
 			a = a[1:]
 			if len(a) == 0 {
-				return groups < 8
+				return enough(groups, short)
 			}
 		}
 	}
+}
+
+// enough reports whether an IPv6 address has the right number of groups; "::" is
+// at least one.
+func enough(groups int, short bool) bool {
+	return groups == 8 && !short || groups < 8 && short
 }
 
 // validIPv4 reports whether a is an IPv4address (RFC 3986 section 3.2.2).
