@@ -1,0 +1,371 @@
+package fleet
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"reverseproxy/proto/routetable"
+	routetablev1 "reverseproxy/proto/routetable/v1"
+)
+
+// Defaults of the durations in Options.
+const (
+	DefaultApplyDeadline = 10 * time.Second
+	DefaultSilenceLimit  = 15 * time.Second
+	DefaultForgetAfter   = 15 * time.Minute
+)
+
+const (
+	// maxDataPlanes bounds the memory that strangers with ever new ids can
+	// take, connected or remembered.
+	maxDataPlanes = 100_000
+	// maxAdopted keeps a nonsensical revision from leaving no room to count on.
+	maxAdopted = 1 << 53
+	// overdueFactor: a data plane that is alive, and has not answered for this
+	// many apply deadlines, never will on this stream.
+	overdueFactor = 3
+)
+
+// errFull is returned to a data plane for which there is no room.
+var errFull = errors.New("too many data planes")
+
+// Options of a Fleet. The zero value is usable.
+type Options struct {
+	// ApplyDeadline is how long a data plane may take to answer about a route
+	// table before it counts as stale.
+	ApplyDeadline time.Duration
+	// SilenceLimit is how long a connected data plane may say nothing before
+	// it counts as stale: three heartbeats.
+	SilenceLimit time.Duration
+	// ForgetAfter is how long a data plane that vanished without a goodbye is
+	// remembered, and waited for.
+	ForgetAfter time.Duration
+	// Version and Revision are those of the last run: the first table that is
+	// published continues from them.
+	Version  string
+	Revision uint64
+	// Now is the clock; time.Now when nil.
+	Now func() time.Time
+	// Log gets every change in a data plane's state; nothing when nil.
+	Log *slog.Logger
+}
+
+// withDefaults fills in what is not set.
+func (o Options) withDefaults() Options {
+	o.ApplyDeadline = cmp.Or(o.ApplyDeadline, DefaultApplyDeadline)
+	o.SilenceLimit = cmp.Or(o.SilenceLimit, DefaultSilenceLimit)
+	o.ForgetAfter = cmp.Or(o.ForgetAfter, DefaultForgetAfter)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// Fleet is the desired table and the observed data planes. All methods may be
+// called from several goroutines.
+type Fleet struct {
+	opts    Options
+	metrics *metrics
+
+	// desired is the one pointer that all streams follow. It is stored with mu
+	// held and loaded freely.
+	desired atomic.Pointer[Table]
+
+	mu sync.Mutex
+	// sessions by id, in the order of registration: any number that are
+	// connected, or a single one that is not.
+	sessions map[string][]*session
+}
+
+// New returns a fleet without a desired table and without data planes.
+func New(opts Options) *Fleet {
+	return &Fleet{
+		opts:     opts.withDefaults(),
+		metrics:  newMetrics(),
+		sessions: map[string][]*session{},
+	}
+}
+
+// Desired returns the desired table, nil before the first Publish.
+func (f *Fleet) Desired() *Table { return f.desired.Load() }
+
+// Publish makes the content the desired one and returns its table. When it is
+// the desired one already, nothing changes and changed is false. The caller
+// has validated the content and leaves it alone from now on.
+func (f *Fleet) Publish(rt *routetablev1.RouteTable) (t *Table, changed bool, err error) {
+	if cur := f.desired.Load(); cur != nil && cur.Version == routetable.Version(rt) {
+		return cur, false, nil
+	}
+	// Encoding a large table takes a third of a second: not under the lock.
+	t, err = newTable(rt, f.opts.Now())
+	if err != nil {
+		return nil, false, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.swap(t.withRevision(f.nextRevision(t.Version))), true, nil
+}
+
+// nextRevision returns the revision of a new desired version.
+func (f *Fleet) nextRevision(version string) uint64 {
+	if cur := f.desired.Load(); cur != nil {
+		return cur.Revision + 1
+	}
+	if version == f.opts.Version {
+		return max(f.opts.Revision, 1)
+	}
+	return f.opts.Revision + 1
+}
+
+// swap stores the desired table and wakes all streams. f.mu is held.
+func (f *Fleet) swap(t *Table) *Table {
+	if old := f.desired.Swap(t); old != nil {
+		close(old.superseded)
+	}
+	return t
+}
+
+// adopt continues the count of a control plane before this one, when a data
+// plane reports the desired version under a higher revision. f.mu is held.
+func (f *Fleet) adopt(version string, revision uint64) {
+	cur := f.desired.Load()
+	if cur == nil || version != cur.Version || revision <= cur.Revision || revision > maxAdopted {
+		return
+	}
+	f.swap(cur.withRevision(revision))
+	f.opts.Log.Info("revision adopted from a data plane", "revision", revision, "version", version)
+}
+
+// connect registers the data plane that said hello.
+func (f *Fleet) connect(h *routetablev1.Hello, peer string) (*session, error) {
+	s, err := newSession(h, peer)
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.sessions) >= maxDataPlanes && f.sessions[s.id] == nil {
+		return nil, errFull
+	}
+	now := f.opts.Now()
+	s.connected, s.since, s.lastContact = true, now, now
+	f.sessions[s.id] = append(slices.DeleteFunc(f.sessions[s.id], func(o *session) bool { return !o.connected }), s)
+	f.adopt(s.version, s.revision)
+	f.opts.Log.Info("data plane connected", "id", s.id, "session", s.sessionID, "address", s.address,
+		"version", s.version, "revision", s.revision, "source", sourceName(s.source), "build", s.build)
+	return s, nil
+}
+
+// disconnect notes the end of the session's stream. The data plane stays known
+// unless a newer session has taken its place or it said goodbye.
+func (f *Fleet) disconnect(s *session, reason string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !s.connected {
+		return // it said goodbye
+	}
+	s.connected = false
+	s.lastContact = f.opts.Now()
+	if s.flight != nil {
+		s.flight = nil
+		f.metrics.pushes.WithLabelValues(pushFailed).Inc()
+	}
+	if len(f.sessions[s.id]) > 1 {
+		f.remove(s)
+	}
+	f.opts.Log.Info("data plane disconnected", "id", s.id, "session", s.sessionID, "reason", reason)
+}
+
+// remove forgets the session. f.mu is held.
+func (f *Fleet) remove(s *session) {
+	rest := slices.DeleteFunc(f.sessions[s.id], func(o *session) bool { return o == s })
+	if len(rest) == 0 {
+		delete(f.sessions, s.id)
+		return
+	}
+	f.sessions[s.id] = rest
+}
+
+// Sweep forgets the data planes that vanished long ago and logs, once, those
+// that have gone silent. It is to be called every few seconds.
+func (f *Fleet) Sweep() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now, desired := f.opts.Now(), f.desired.Load()
+	for _, sessions := range f.sessions {
+		for _, s := range slices.Clone(sessions) {
+			if !s.connected {
+				if now.Sub(s.lastContact) >= f.opts.ForgetAfter {
+					f.remove(s)
+					f.opts.Log.Info("data plane forgotten", "id", s.id)
+				}
+				continue
+			}
+			stale := f.state(s, desired, now) == stateStale
+			if stale && !s.toldStale {
+				f.opts.Log.Warn("data plane is stale", "id", s.id, "session", s.sessionID, "error", f.trouble(s, desired, now))
+			}
+			s.toldStale = stale
+		}
+	}
+}
+
+// errOverdue ends a stream whose data plane owes an answer that will not come.
+var errOverdue = errors.New("no answer about a route table that was sent long ago")
+
+// handle takes one message of the session after its hello. done means that the
+// data plane has said goodbye; an error ends the stream.
+func (f *Fleet) handle(s *session, m *routetablev1.SubscribeRequest) (done bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s.lastContact = f.opts.Now()
+	switch m := m.GetMessage().(type) {
+	case *routetablev1.SubscribeRequest_Hello:
+		return false, errors.New("a second hello on one stream")
+	case *routetablev1.SubscribeRequest_Applied:
+		f.applied(s, m.Applied.GetVersion(), m.Applied.GetRevision(), routetablev1.Source_SOURCE_STREAM)
+	case *routetablev1.SubscribeRequest_Rejected:
+		f.rejected(s, m.Rejected)
+	case *routetablev1.SubscribeRequest_Heartbeat:
+		err = f.heartbeat(s, m.Heartbeat)
+	case *routetablev1.SubscribeRequest_Goodbye:
+		s.connected = false
+		f.remove(s)
+		f.opts.Log.Info("data plane said goodbye", "id", s.id, "session", s.sessionID)
+		return true, nil
+	}
+	s.poke()
+	return false, err
+}
+
+// applied notes what the data plane serves now, and takes it as the answer
+// about the table in flight when it is that one. f.mu is held.
+func (f *Fleet) applied(s *session, version string, revision uint64, source routetablev1.Source) {
+	s.version, s.revision, s.source = version, revision, source
+	if s.parked == version {
+		s.parked, s.reasons = "", ""
+	}
+	f.adopt(version, revision)
+	t := s.flight
+	if t == nil || t.Version != version {
+		return
+	}
+	s.flight, s.told = nil, t
+	f.metrics.pushes.WithLabelValues(pushApplied).Inc()
+	// A data plane that was not there when the change was accepted has been
+	// converging only since it came.
+	start := t.Accepted
+	if s.since.After(start) {
+		start = s.since
+	}
+	f.metrics.convergence.Observe(max(0, f.opts.Now().Sub(start)).Seconds())
+	f.opts.Log.Info("data plane applied", "id", s.id, "version", version, "revision", revision)
+}
+
+// rejected parks the version. f.mu is held.
+func (f *Fleet) rejected(s *session, r *routetablev1.Rejected) {
+	if s.flight != nil && s.flight.Version == r.GetVersion() {
+		s.flight = nil
+		f.metrics.pushes.WithLabelValues(pushRejected).Inc()
+	}
+	reasons := describe(r.GetProblems())
+	if s.parked == r.GetVersion() && s.reasons == reasons {
+		return
+	}
+	s.parked, s.reasons = r.GetVersion(), reasons
+	f.opts.Log.Warn("data plane rejected", "id", s.id, "version", r.GetVersion(), "revision", r.GetRevision(), "error", reasons)
+}
+
+// heartbeat takes the periodic truth. f.mu is held.
+func (f *Fleet) heartbeat(s *session, h *routetablev1.Heartbeat) error {
+	s.requests, s.failures = h.GetRequestsTotal(), h.GetFailuresTotal()
+	f.applied(s, h.GetState().GetVersion(), h.GetState().GetRevision(), h.GetState().GetSource())
+	s.aliveOwed = true
+	if s.flight != nil && f.opts.Now().Sub(s.flightSince) > overdueFactor*f.opts.ApplyDeadline {
+		return fmt.Errorf("%w: version %s", errOverdue, s.flight.Version)
+	}
+	return nil
+}
+
+// step is what a stream has to do next.
+type step int
+
+const (
+	stepWait    step = iota // nothing, until the session wakes or the table is superseded
+	stepAlive               // answer a heartbeat
+	stepCurrent             // tell that the desired table runs there already
+	stepTable               // send the desired table
+)
+
+// next decides what to do for the session, and returns the desired table it
+// decided by. What it asks for is noted as done, except for stepTable, which
+// begin notes once there is a slot to send in.
+func (f *Fleet) next(s *session) (step, *Table) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t := f.desired.Load()
+	switch {
+	case s.aliveOwed:
+		s.aliveOwed = false
+		return stepAlive, t
+	case s.flight != nil, s.parked == t.Version:
+		return stepWait, t
+	case s.version != t.Version:
+		return stepTable, t
+	case s.told == t:
+		return stepWait, t
+	}
+	s.told = t
+	return stepCurrent, t
+}
+
+// begin puts the desired table in flight to the session, or returns nil when
+// there is none to send any more.
+func (f *Fleet) begin(s *session) *Table {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t := f.desired.Load()
+	if !s.connected || s.flight != nil || s.version == t.Version || s.parked == t.Version {
+		return nil
+	}
+	s.flight, s.flightSince = t, f.opts.Now()
+	return t
+}
+
+// abandon takes back a table of which not everything has been sent.
+func (f *Fleet) abandon(s *session) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s.flight = nil
+	f.metrics.pushes.WithLabelValues(pushAbandoned).Inc()
+}
+
+// takeAlive reports whether a heartbeat is to be answered now.
+func (f *Fleet) takeAlive(s *session) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	owed := s.aliveOwed
+	s.aliveOwed = false
+	return owed
+}
+
+// sourceName returns the word for where a table came from; empty for none, and
+// for sources of later releases.
+func sourceName(s routetablev1.Source) string {
+	switch s {
+	case routetablev1.Source_SOURCE_STREAM, routetablev1.Source_SOURCE_DISK:
+		return strings.ToLower(strings.TrimPrefix(s.String(), "SOURCE_"))
+	default:
+		return ""
+	}
+}

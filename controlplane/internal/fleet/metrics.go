@@ -1,0 +1,76 @@
+package fleet
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	fleetv1 "reverseproxy/proto/fleet/v1"
+)
+
+// Results of a push, as label values.
+const (
+	pushApplied   = "applied"
+	pushRejected  = "rejected"
+	pushAbandoned = "abandoned" // a newer version came before all was sent
+	pushFailed    = "failed"    // the stream ended before the answer
+)
+
+// metrics counts what cannot be derived from the state.
+type metrics struct {
+	pushes      *prometheus.CounterVec
+	convergence prometheus.Histogram
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "controlplane_pushes_total",
+			Help: "Route tables sent to data planes, by what became of them: applied, rejected, abandoned for a newer one, failed with the stream.",
+		}, []string{"result"}),
+		convergence: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "controlplane_convergence_seconds",
+			Help:    "Time from the acceptance of a change, or from the connection of a data plane that came later, until that data plane has applied it.",
+			Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300},
+		}),
+	}
+	for _, result := range []string{pushApplied, pushRejected, pushAbandoned, pushFailed} {
+		m.pushes.WithLabelValues(result)
+	}
+	return m
+}
+
+var (
+	dataplanesDesc = prometheus.NewDesc("controlplane_dataplanes",
+		"Known data planes by where they stand with respect to the desired version.", []string{"state"}, nil)
+	configInfoDesc = prometheus.NewDesc("controlplane_config_info",
+		"The desired route table; always 1.", []string{"version", "revision"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (f *Fleet) Describe(ch chan<- *prometheus.Desc) {
+	f.metrics.pushes.Describe(ch)
+	f.metrics.convergence.Describe(ch)
+	ch <- dataplanesDesc
+	ch <- configInfoDesc
+}
+
+// Collect implements prometheus.Collector. What is state is derived from the
+// state at that moment, so that it cannot drift from it.
+func (f *Fleet) Collect(ch chan<- prometheus.Metric) {
+	f.metrics.pushes.Collect(ch)
+	f.metrics.convergence.Collect(ch)
+	counts := f.counts()
+	for _, s := range []fleetv1.DataPlaneState{stateApplied, statePending, stateRejected, stateStale, stateDisconnected} {
+		ch <- prometheus.MustNewConstMetric(dataplanesDesc, prometheus.GaugeValue, float64(counts[s]), StateName(s))
+	}
+	if t := f.Desired(); t != nil {
+		ch <- prometheus.MustNewConstMetric(configInfoDesc, prometheus.GaugeValue, 1, t.Version, strconv.FormatUint(t.Revision, 10))
+	}
+}
+
+// StateName returns the word for a state, as in every output.
+func StateName(s fleetv1.DataPlaneState) string {
+	return strings.ToLower(strings.TrimPrefix(s.String(), "DATA_PLANE_STATE_"))
+}

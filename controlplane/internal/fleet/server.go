@@ -1,0 +1,283 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	routetablev1 "reverseproxy/proto/routetable/v1"
+)
+
+// Defaults of ServerOptions.
+const (
+	defaultHelloTimeout = 5 * time.Second
+	defaultSendDeadline = 10 * time.Second
+	defaultSlotHold     = 200 * time.Millisecond
+	defaultSlots        = 64
+)
+
+// ServerOptions bound what a stream may take. The zero value is usable.
+type ServerOptions struct {
+	// HelloTimeout is how long a stream may wait before its first message.
+	HelloTimeout time.Duration
+	// SendDeadline is how long one message may wait for its receiver to read;
+	// then the stream is ended, and the data plane comes back when it can.
+	SendDeadline time.Duration
+	// Slots is how many streams are being sent a table at the same time.
+	Slots int
+	// SlotHold is how long a stream may keep its slot. One that takes longer
+	// goes on without a slot, so that receivers that have stopped reading delay
+	// nobody.
+	SlotHold time.Duration
+}
+
+// Server is the stream service on top of a Fleet.
+type Server struct {
+	routetablev1.UnimplementedRouteTableServiceServer
+	fleet *Fleet
+	opts  ServerOptions
+	slots chan struct{}
+
+	stopOnce sync.Once
+	stopped  chan struct{}
+}
+
+// NewServer returns the service for the fleet.
+func NewServer(f *Fleet, opts ServerOptions) *Server {
+	opts.HelloTimeout = cmp.Or(opts.HelloTimeout, defaultHelloTimeout)
+	opts.SendDeadline = cmp.Or(opts.SendDeadline, defaultSendDeadline)
+	opts.SlotHold = cmp.Or(opts.SlotHold, defaultSlotHold)
+	opts.Slots = cmp.Or(opts.Slots, defaultSlots)
+	return &Server{fleet: f, opts: opts, slots: make(chan struct{}, opts.Slots), stopped: make(chan struct{})}
+}
+
+// Stop ends all streams; data planes go on serving and connect to the next
+// control plane. It may be called more than once.
+func (s *Server) Stop() { s.stopOnce.Do(func() { close(s.stopped) }) }
+
+var (
+	errStopping  = status.Error(codes.Unavailable, "the control plane is stopping")
+	errNoHello   = status.Error(codes.DeadlineExceeded, "the first message did not come in time")
+	errNotHello  = status.Error(codes.InvalidArgument, "the first message must be a hello")
+	errNotRead   = status.Error(codes.DeadlineExceeded, "the data plane does not read what it is sent")
+	errNoDesired = status.Error(codes.Unavailable, "there is no configuration yet")
+)
+
+// Subscribe serves one data plane until either side ends the stream.
+//
+// Three goroutines share it: one receives, one sends, and this one waits for
+// the first of them to end. It does not wait for the others: a send to a peer
+// that does not read is released only by the return of this handler.
+func (s *Server) Subscribe(rpc grpc.BidiStreamingServer[routetablev1.SubscribeRequest, routetablev1.SubscribeResponse]) error {
+	if s.fleet.Desired() == nil {
+		return errNoDesired
+	}
+	st := &stream{
+		server: s, rpc: rpc, ctx: rpc.Context(),
+		hello: make(chan *routetablev1.Hello, 1), registered: make(chan struct{}), ended: make(chan error, 1),
+	}
+	go st.receive()
+	late := time.NewTimer(s.opts.HelloTimeout)
+	defer late.Stop()
+	var hello *routetablev1.Hello
+	select {
+	case hello = <-st.hello:
+	case err := <-st.ended:
+		return err
+	case <-late.C:
+		return errNoHello
+	case <-s.stopped:
+		return errStopping
+	}
+
+	session, err := s.fleet.connect(hello, peerAddress(st.ctx))
+	if err != nil {
+		code := codes.InvalidArgument
+		if errors.Is(err, errFull) {
+			code = codes.ResourceExhausted
+		}
+		return status.Error(code, err.Error())
+	}
+	st.session = session
+	close(st.registered)
+	go st.send()
+	select {
+	case err = <-st.ended:
+	case <-s.stopped:
+		err = errStopping
+	}
+	s.fleet.disconnect(session, reason(err))
+	return err
+}
+
+// peerAddress returns where the stream comes from.
+func peerAddress(ctx context.Context) string {
+	if p, ok := peer.FromContext(ctx); ok {
+		return p.Addr.String()
+	}
+	return ""
+}
+
+// reason says, for the log, why a stream ended.
+func reason(err error) string {
+	if err == nil {
+		return "closed by the data plane"
+	}
+	return status.Convert(err).Message()
+}
+
+// stream is one call of Subscribe.
+type stream struct {
+	server *Server
+	rpc    grpc.BidiStreamingServer[routetablev1.SubscribeRequest, routetablev1.SubscribeResponse]
+	ctx    context.Context
+
+	hello      chan *routetablev1.Hello
+	registered chan struct{} // closed when session is set
+	session    *session
+	ended      chan error // the first reason to end
+}
+
+// end gives the reason for which the handler is to return, unless there is one.
+func (st *stream) end(err error) {
+	select {
+	case st.ended <- err:
+	default:
+	}
+}
+
+// receive reads until the stream breaks or ends.
+func (st *stream) receive() {
+	first, err := st.rpc.Recv()
+	switch {
+	case err != nil:
+		st.end(endOf(err))
+		return
+	case first.GetHello() == nil:
+		st.end(errNotHello)
+		return
+	}
+	st.hello <- first.GetHello()
+	select {
+	case <-st.registered:
+	case <-st.ctx.Done():
+		return
+	}
+	for {
+		m, err := st.rpc.Recv()
+		if err != nil {
+			st.end(endOf(err))
+			return
+		}
+		done, err := st.server.fleet.handle(st.session, m)
+		switch {
+		case errors.Is(err, errOverdue):
+			st.end(status.Error(codes.DeadlineExceeded, err.Error()))
+			return
+		case err != nil:
+			st.end(status.Error(codes.InvalidArgument, err.Error()))
+			return
+		case done:
+			st.end(nil)
+			return
+		}
+	}
+}
+
+// endOf turns the error of Recv into the outcome of the call: a data plane that
+// closes its side is done.
+func endOf(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+var aliveMessage = &routetablev1.SubscribeResponse{
+	Message: &routetablev1.SubscribeResponse_Alive{Alive: &routetablev1.Alive{}},
+}
+
+// send brings the data plane to the desired table, again and again. It is the
+// only one to send on the stream.
+func (st *stream) send() {
+	for {
+		todo, t := st.server.fleet.next(st.session)
+		var err error
+		switch todo {
+		case stepWait:
+			select {
+			case <-st.session.wake:
+			case <-t.Superseded():
+			case <-st.ctx.Done():
+				return
+			}
+		case stepAlive:
+			err = st.write(aliveMessage)
+		case stepCurrent:
+			err = st.write(&routetablev1.SubscribeResponse{Message: &routetablev1.SubscribeResponse_Current{
+				Current: &routetablev1.Current{Version: t.Version, Revision: t.Revision},
+			}})
+		case stepTable:
+			err = st.sendTable()
+		}
+		if err != nil {
+			st.end(err)
+			return
+		}
+	}
+}
+
+// sendTable waits for a slot and sends the desired table, as far as it stays
+// the desired one. It returns early when the session has something else to do.
+func (st *stream) sendTable() error {
+	slots := st.server.slots
+	select {
+	case slots <- struct{}{}:
+	case <-st.session.wake:
+		return nil
+	case <-st.ctx.Done():
+		return st.ctx.Err()
+	}
+	free := sync.OnceFunc(func() { <-slots })
+	defer free()
+	defer time.AfterFunc(st.server.opts.SlotHold, free).Stop()
+
+	t := st.server.fleet.begin(st.session)
+	if t == nil {
+		return nil
+	}
+	for i, f := range t.frames {
+		if i > 0 {
+			select {
+			case <-t.Superseded():
+				st.server.fleet.abandon(st.session)
+				return nil
+			default:
+			}
+			if st.server.fleet.takeAlive(st.session) {
+				if err := st.write(aliveMessage); err != nil {
+					return err
+				}
+			}
+		}
+		if err := st.write(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write sends one message, which may be shared with other streams, and ends the
+// stream when that takes too long.
+func (st *stream) write(m any) error {
+	defer time.AfterFunc(st.server.opts.SendDeadline, func() { st.end(errNotRead) }).Stop()
+	return st.rpc.SendMsg(m)
+}

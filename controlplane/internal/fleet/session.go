@@ -1,0 +1,181 @@
+package fleet
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"time"
+	"unicode"
+
+	routetablev1 "reverseproxy/proto/routetable/v1"
+)
+
+// Bounds of what a data plane may say about itself.
+const (
+	maxID         = 200
+	maxText       = 300 // session, build, address, version
+	maxLabels     = 64
+	maxLabelBytes = 256
+	maxProblems   = 20
+	maxProblem    = 1000
+)
+
+// session is one stream of one data plane, or what is left of the last one.
+// Fleet.mu guards all fields but wake, which is made once.
+type session struct {
+	id, sessionID string
+	labels        map[string]string
+	build         string
+	address       string
+
+	connected   bool
+	since       time.Time // when it registered
+	lastContact time.Time // of any message
+	toldStale   bool      // its silence has been logged
+
+	// What it says it runs.
+	version  string
+	revision uint64
+	source   routetablev1.Source
+
+	requests, failures uint64
+
+	// flight is the table that was sent and not yet answered; nil when none.
+	flight      *Table
+	flightSince time.Time
+	// told is the last table it was told about with Current.
+	told *Table
+
+	// parked is the version it has rejected, with its reasons; empty when none.
+	parked  string
+	reasons string
+
+	// aliveOwed: a heartbeat is to be answered.
+	aliveOwed bool
+	// wake tells the stream's sender that there may be something to do.
+	wake chan struct{}
+}
+
+// poke wakes the sender; it never blocks.
+func (s *session) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// newSession checks a Hello and returns the session it opens. The peer is the
+// address the stream comes from.
+func newSession(h *routetablev1.Hello, peer string) (*session, error) {
+	if err := checkHello(h); err != nil {
+		return nil, err
+	}
+	return &session{
+		id:        h.GetId(),
+		sessionID: h.GetSessionId(),
+		labels:    h.GetLabels(),
+		build:     h.GetBuild(),
+		address:   reachable(h.GetAdminAddress(), peer),
+		version:   h.GetState().GetVersion(),
+		revision:  h.GetState().GetRevision(),
+		source:    h.GetState().GetSource(),
+		wake:      make(chan struct{}, 1),
+	}, nil
+}
+
+// checkHello bounds what is kept and displayed of a data plane.
+func checkHello(h *routetablev1.Hello) error {
+	if h.GetId() == "" {
+		return fmt.Errorf("hello: id is empty")
+	}
+	if err := checkText("id", h.GetId(), maxID); err != nil {
+		return err
+	}
+	if h.GetSessionId() == "" {
+		return fmt.Errorf("hello: session_id is empty")
+	}
+	for _, f := range []struct{ name, value string }{
+		{"session_id", h.GetSessionId()}, {"build", h.GetBuild()},
+		{"admin_address", h.GetAdminAddress()}, {"state.version", h.GetState().GetVersion()},
+	} {
+		if err := checkText(f.name, f.value, maxText); err != nil {
+			return err
+		}
+	}
+	if n := len(h.GetLabels()); n > maxLabels {
+		return fmt.Errorf("hello: %d labels, at most %d are allowed", n, maxLabels)
+	}
+	for k, v := range h.GetLabels() {
+		if k == "" {
+			return fmt.Errorf("hello: a label has an empty name")
+		}
+		if err := checkText("label", k, maxLabelBytes); err != nil {
+			return err
+		}
+		if err := checkText("label "+k, v, maxLabelBytes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkText(name, value string, limit int) error {
+	if len(value) > limit {
+		return fmt.Errorf("hello: %s has %d bytes, at most %d are allowed", name, len(value), limit)
+	}
+	if strings.ContainsFunc(value, unicode.IsControl) {
+		return fmt.Errorf("hello: %s has a control character", name)
+	}
+	return nil
+}
+
+// reachable completes an admin address whose host is unspecified with the host
+// that the stream comes from.
+func reachable(admin, peer string) string {
+	peerHost, _, err := net.SplitHostPort(peer)
+	if err != nil {
+		return admin // an in-memory transport has no host
+	}
+	host, port, err := net.SplitHostPort(admin)
+	if err != nil {
+		return peerHost
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = peerHost
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// describe joins the problems of a rejection into one bounded line.
+func describe(problems []*routetablev1.Problem) string {
+	var b strings.Builder
+	for i, p := range problems {
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		if i == maxProblems {
+			fmt.Fprintf(&b, "and %d more", len(problems)-i)
+			break
+		}
+		text := p.GetMessage()
+		if p.GetPath() != "" {
+			text = p.GetPath() + ": " + text
+		}
+		if len(text) > maxProblem {
+			text = strings.ToValidUTF8(text[:maxProblem], "") + "…"
+		}
+		b.WriteString(strings.Map(printable, text))
+	}
+	if b.Len() == 0 {
+		return "no reason was given"
+	}
+	return b.String()
+}
+
+// printable keeps what a data plane says from controlling a terminal.
+func printable(r rune) rune {
+	if unicode.IsControl(r) {
+		return ' '
+	}
+	return r
+}

@@ -1,0 +1,138 @@
+package fleet
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	fleetv1 "reverseproxy/proto/fleet/v1"
+)
+
+// Short names of the states that DESIGN's table of words lists.
+const (
+	stateApplied      = fleetv1.DataPlaneState_DATA_PLANE_STATE_APPLIED
+	statePending      = fleetv1.DataPlaneState_DATA_PLANE_STATE_PENDING
+	stateRejected     = fleetv1.DataPlaneState_DATA_PLANE_STATE_REJECTED
+	stateStale        = fleetv1.DataPlaneState_DATA_PLANE_STATE_STALE
+	stateDisconnected = fleetv1.DataPlaneState_DATA_PLANE_STATE_DISCONNECTED
+)
+
+// state says where the session stands. f.mu is held.
+//
+//	connected ── silent too long ────────────────────────> stale
+//	   │  runs the desired version ──────────────────────> applied
+//	   │  has refused it ────────────────────────────────> rejected
+//	   │  has had it for longer than the apply deadline ─> stale
+//	   └─ otherwise ─────────────────────────────────────> pending
+func (f *Fleet) state(s *session, desired *Table, now time.Time) fleetv1.DataPlaneState {
+	switch {
+	case !s.connected:
+		return stateDisconnected
+	case f.silent(s, now):
+		return stateStale
+	case desired == nil:
+		return statePending
+	case s.version == desired.Version:
+		return stateApplied
+	case s.parked == desired.Version:
+		return stateRejected
+	case f.late(s, now):
+		return stateStale
+	default:
+		return statePending
+	}
+}
+
+func (f *Fleet) silent(s *session, now time.Time) bool {
+	return now.Sub(s.lastContact) > f.opts.SilenceLimit
+}
+
+func (f *Fleet) late(s *session, now time.Time) bool {
+	return s.flight != nil && now.Sub(s.flightSince) > f.opts.ApplyDeadline
+}
+
+// trouble says, for people, what is wrong with the session, or "". f.mu is held.
+func (f *Fleet) trouble(s *session, desired *Table, now time.Time) string {
+	switch f.state(s, desired, now) {
+	case stateRejected:
+		return s.reasons
+	case stateStale:
+		if f.silent(s, now) {
+			return fmt.Sprintf("connected, but silent for %s", now.Sub(s.lastContact).Round(time.Second))
+		}
+		return fmt.Sprintf("no answer for %s about the version it was sent", now.Sub(s.flightSince).Round(time.Second))
+	default:
+		return ""
+	}
+}
+
+// DataPlanes describes every known data plane, sorted by id and then by the
+// time it connected.
+func (f *Fleet) DataPlanes() []*fleetv1.DataPlane {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now, desired := f.opts.Now(), f.desired.Load()
+	list := make([]*fleetv1.DataPlane, 0, len(f.sessions))
+	for _, id := range slices.Sorted(maps.Keys(f.sessions)) {
+		live := f.visible(id)
+		for _, s := range live {
+			d := f.describe(s, desired, now)
+			if len(live) > 1 {
+				d.Error = cmp.Or(d.Error, fmt.Sprintf("%d data planes with this id are connected: give each its own", len(live)))
+			}
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+// visible returns the sessions of an id that stand for data planes of their
+// own. One that has said nothing since a newer one came is the newer one's
+// past: its stream has broken and the end has not been noticed yet. f.mu is
+// held.
+func (f *Fleet) visible(id string) []*session {
+	all := f.sessions[id]
+	newest := all[len(all)-1]
+	var live []*session
+	for _, s := range all {
+		if s == newest || s.lastContact.After(newest.since) {
+			live = append(live, s)
+		}
+	}
+	return live
+}
+
+// describe returns the session for display. f.mu is held.
+func (f *Fleet) describe(s *session, desired *Table, now time.Time) *fleetv1.DataPlane {
+	return &fleetv1.DataPlane{
+		Id:                 s.id,
+		SessionId:          s.sessionID,
+		Address:            s.address,
+		Labels:             s.labels,
+		State:              f.state(s, desired, now),
+		Version:            s.version,
+		Revision:           s.revision,
+		Source:             sourceName(s.source),
+		LastContactSeconds: max(0, now.Sub(s.lastContact)).Seconds(),
+		RequestsTotal:      s.requests,
+		FailuresTotal:      s.failures,
+		Error:              f.trouble(s, desired, now),
+		Build:              s.build,
+	}
+}
+
+// counts returns how many data planes are in each state.
+func (f *Fleet) counts() map[fleetv1.DataPlaneState]int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now, desired := f.opts.Now(), f.desired.Load()
+	n := map[fleetv1.DataPlaneState]int{}
+	for id := range f.sessions {
+		for _, s := range f.visible(id) {
+			n[f.state(s, desired, now)]++
+		}
+	}
+	return n
+}

@@ -1,0 +1,119 @@
+package fleet
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"reverseproxy/proto/routetable"
+	routetablev1 "reverseproxy/proto/routetable/v1"
+)
+
+// chunkSize is how much of an encoded table one message carries, in bytes: far
+// below the 4 MiB at which gRPC receivers refuse, and small enough to turn to a
+// newer table soon.
+const chunkSize = 256 << 10
+
+// Table is one published route table with all that is sent of it. It is
+// immutable, except that superseded is closed once.
+type Table struct {
+	// Version is what data planes compute from the content.
+	Version string
+	// Revision is the number of the change that made it the desired one.
+	Revision uint64
+	// Accepted is when that was.
+	Accepted time.Time
+	// Proto is the content. Nobody changes it.
+	Proto *routetablev1.RouteTable
+
+	frames     []*frame
+	payload    payload
+	superseded chan struct{}
+}
+
+// Superseded is closed as soon as a newer table, or the same one with a higher
+// revision, is the desired one.
+func (t *Table) Superseded() <-chan struct{} { return t.superseded }
+
+// payload is the encoded content, shared by all revisions of one version.
+type payload struct {
+	data    []byte // marshalled and compressed
+	decoded int    // bytes before compression
+}
+
+// newTable encodes the content.
+func newTable(rt *routetablev1.RouteTable, accepted time.Time) (*Table, error) {
+	raw, err := proto.Marshal(rt)
+	if err != nil {
+		return nil, fmt.Errorf("marshal route table: %w", err)
+	}
+	var packed bytes.Buffer
+	zip := gzip.NewWriter(&packed)
+	if _, err := zip.Write(raw); err != nil {
+		return nil, fmt.Errorf("compress route table: %w", err)
+	}
+	if err := zip.Close(); err != nil {
+		return nil, fmt.Errorf("compress route table: %w", err)
+	}
+	return &Table{
+		Version:  routetable.Version(rt),
+		Accepted: accepted,
+		Proto:    rt,
+		payload:  payload{data: packed.Bytes(), decoded: len(raw)},
+	}, nil
+}
+
+// withRevision returns the table, ready to be sent under a revision. The
+// encoded content is shared, only the few bytes before it are made anew.
+func (t *Table) withRevision(revision uint64) *Table {
+	n := *t
+	n.Revision = revision
+	n.superseded = make(chan struct{})
+	n.frames = chunkFrames(&n)
+	return &n
+}
+
+// chunkFrames returns the messages that carry the table, in order.
+func chunkFrames(t *Table) []*frame {
+	count := (len(t.payload.data) + chunkSize - 1) / chunkSize
+	frames := make([]*frame, count)
+	for i := range frames {
+		part := t.payload.data[i*chunkSize : min((i+1)*chunkSize, len(t.payload.data))]
+		frames[i] = chunkFrame(&routetablev1.Chunk{
+			Version:     t.Version,
+			Revision:    t.Revision,
+			Index:       uint32(i),
+			Count:       uint32(count),
+			Encoding:    routetablev1.Encoding_ENCODING_GZIP,
+			DecodedSize: uint64(t.payload.decoded),
+		}, part)
+	}
+	return frames
+}
+
+// chunkFrame returns SubscribeResponse{chunk} with the data, marshalled but for
+// the data itself, which is referred to and not copied: it is put last, where
+// its bytes can follow as they are. Field numbers are taken from the
+// descriptors, so that they cannot differ from the contract.
+func chunkFrame(c *routetablev1.Chunk, data []byte) *frame {
+	head, err := proto.Marshal(c)
+	if err != nil {
+		panic(fmt.Sprintf("marshal chunk of valid strings and numbers: %v", err))
+	}
+	head = protowire.AppendTag(head, chunkDataField, protowire.BytesType)
+	head = protowire.AppendVarint(head, uint64(len(data)))
+
+	var outer []byte
+	outer = protowire.AppendTag(outer, responseChunkField, protowire.BytesType)
+	outer = protowire.AppendVarint(outer, uint64(len(head)+len(data)))
+	return newFrame(append(outer, head...), data)
+}
+
+var (
+	chunkDataField     = (&routetablev1.Chunk{}).ProtoReflect().Descriptor().Fields().ByName("data").Number()
+	responseChunkField = (&routetablev1.SubscribeResponse{}).ProtoReflect().Descriptor().Fields().ByName("chunk").Number()
+)
