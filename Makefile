@@ -9,6 +9,8 @@ FUZZTIME ?= 30s
 # Which benchmarks `make bench` runs, and how often (benchstat wants 6 or more).
 BENCH ?= .
 COUNT ?= 1
+# What `make run` serves.
+CONFIG ?= configs/demo.yaml
 # Which tests `make e2e` runs: a module, class or test, e.g. e2e.test_reload.
 T ?=
 # The system's interpreter: python3 may be a version manager's shim.
@@ -40,7 +42,7 @@ build: ## both programs, static, into build/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o build/ ./controlplane ./dataplane
 
 run: build ## serve configs/demo.yaml: demo backends, a control plane, two data planes
-	@$(PYTHON) -B e2e/demo.py
+	@$(PYTHON) -B e2e/demo.py $(CONFIG)
 
 test: deps check-format lint check-generated unit e2e ## everything that CI checks
 	@echo "make test: all checks passed"

@@ -1,0 +1,162 @@
+"""What `make run` runs: demo backends, one control plane, two data planes.
+
+Starts them in order, waits until they serve, prints what to try, and stops
+everything on Ctrl-C. The programs log into build/demo/. Standard library only.
+"""
+
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+BUILD = ROOT / "build"
+DEMO = BUILD / "demo"
+
+BACKENDS = [5000, 5001, 5002, 5003]
+CONTROL_PLANE, CONTROL_PLANE_ADMIN = 18000, 18080
+DATA_PLANES = {"dp1": 19000, "dp2": 19001}
+
+
+class Stop(Exception):
+    """Why the demo ends; empty when it was asked to."""
+
+
+def main() -> int:
+    config = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "configs/demo.yaml")
+    children: dict[str, subprocess.Popen] = {}
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    status = 0
+    try:
+        # The only thing needed from the file; the control plane checks it all.
+        port = proxy_port(config)
+        check_free([*BACKENDS, CONTROL_PLANE, CONTROL_PLANE_ADMIN, *DATA_PLANES.values(), port])
+        DEMO.mkdir(parents=True, exist_ok=True)
+        start(children, "backends", sys.executable, "-B", ROOT / "e2e" / "demo_backends.py", *BACKENDS)
+        start(children, "controlplane", BUILD / "controlplane", config)
+        wait_for(children, "http://127.0.0.1:%d/readyz" % CONTROL_PLANE_ADMIN)
+        for name, admin in DATA_PLANES.items():
+            start(
+                children, name, BUILD / "dataplane", "--id", name, "--admin", "127.0.0.1:%d" % admin,
+                "--state-dir", DEMO / name, "--drain-timeout", "3s",
+            )  # fmt: skip
+        for admin in DATA_PLANES.values():
+            wait_for(children, "http://127.0.0.1:%d/readyz" % admin)
+        print(WELCOME.format(config=config, port=port), flush=True)
+        watch(children)
+    except Stop as reason:
+        if str(reason):
+            print("\nmake run: %s" % reason, file=sys.stderr)
+            status = 1
+    # From here on a second Ctrl-C must not leave anything behind.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    shut_down(children)
+    return status
+
+
+WELCOME = """
+Two data planes share port {port}, one control plane watches {config}. Try, in another terminal:
+
+  1. Two backends take turns:
+         curl http://localhost:{port}/index http://localhost:{port}/index
+
+  2. Edit {config}, save it, and ask again: the fleet follows within half a second.
+
+  3. Which data plane runs what:
+         ./build/controlplane status
+
+Logs are in build/demo/. Ctrl-C stops everything.
+"""
+
+
+def stop(*_) -> None:
+    raise Stop
+
+
+def proxy_port(config: pathlib.Path) -> int:
+    try:
+        match = re.search(r"^port:\s*(\d+)", config.read_text(), re.MULTILINE)
+    except OSError as e:
+        raise Stop("%s: %s" % (config, e.strerror)) from e
+    if match is None:
+        raise Stop("%s: no port" % config)
+    return int(match[1])
+
+
+def check_free(ports: list[int]) -> None:
+    busy = []
+    for port in ports:
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                busy.append(str(port))
+    if busy:
+        raise Stop(
+            "port %s of this machine is in use by another program (is another make run still going?).\n"
+            "See who it is with: ss -ltnp" % ", ".join(busy)
+        )
+
+
+def start(children: dict[str, subprocess.Popen], name: str, *argv) -> None:
+    with open(DEMO / (name + ".log"), "wb") as log:
+        # A session of its own, so that Ctrl-C reaches this program only, which
+        # then stops the others in order.
+        children[name] = subprocess.Popen(
+            list(map(str, argv)), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def wait_for(children: dict[str, subprocess.Popen], url: str) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        check_alive(children)
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.05)
+    raise Stop("%s was not ready within 30 s; see build/demo/" % url)
+
+
+def check_alive(children: dict[str, subprocess.Popen]) -> None:
+    for name, child in children.items():
+        if child.poll() is not None:
+            log = DEMO / (name + ".log")
+            lines = log.read_text(errors="replace").splitlines()[-15:]
+            raise Stop("%s has ended with status %d. The end of %s:\n%s" % (name, child.returncode, log, "\n".join(lines)))
+
+
+def watch(children: dict[str, subprocess.Popen]) -> None:
+    while True:
+        check_alive(children)
+        time.sleep(0.2)
+
+
+def shut_down(children: dict[str, subprocess.Popen]) -> None:
+    """Data planes first, so that nothing in flight loses its backend."""
+    names = [n for n in children if n in DATA_PLANES] + [n for n in children if n not in DATA_PLANES]
+    if names:
+        print("\nstopping %s" % ", ".join(names), flush=True)
+    for group in ([n for n in names if n in DATA_PLANES], [n for n in names if n not in DATA_PLANES]):
+        for name in group:
+            if children[name].poll() is None:
+                children[name].terminate()
+        for name in group:
+            try:
+                children[name].wait(10)
+            except subprocess.TimeoutExpired:
+                children[name].kill()
+                children[name].wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
