@@ -6,6 +6,7 @@ everything on Ctrl-C. The programs log into build/demo/. Standard library only.
 
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -37,7 +38,9 @@ def main() -> int:
         # The only thing needed from the file; the control plane checks it all.
         port = proxy_port(config)
         check_free([*BACKENDS, CONTROL_PLANE, CONTROL_PLANE_ADMIN, *DATA_PLANES.values(), port])
-        DEMO.mkdir(parents=True, exist_ok=True)
+        # A demo starts from nothing, not from the tables of the one before.
+        shutil.rmtree(DEMO, ignore_errors=True)
+        DEMO.mkdir(parents=True)
         start(children, "backends", sys.executable, "-B", ROOT / "e2e" / "demo_backends.py", *BACKENDS)
         start(children, "controlplane", BUILD / "controlplane", config)
         wait_for(children, "http://127.0.0.1:%d/readyz" % CONTROL_PLANE_ADMIN)

@@ -35,8 +35,9 @@ class Newcomer(Scenario):
         self.mark = uuid.uuid4().hex
 
     def make_run(self) -> Program:
-        env = "%s=%s" % (MARK, self.mark)
-        p = Program("make run", ["env", env, "make", "run", "CONFIG=%s" % self.config], self.dir / "make.log", ROOT)
+        # As from a fresh shell, also when these tests were started by make.
+        clean = ["env", "-u", "MAKEFLAGS", "-u", "MFLAGS", "-u", "MAKELEVEL", "%s=%s" % (MARK, self.mark)]
+        p = Program("make run", [*clean, "make", "run", "CONFIG=%s" % self.config], self.dir / "make.log", ROOT)
         self.addCleanup(self.kill_marked)
         return self.program(p)
 
