@@ -1,0 +1,176 @@
+package proxy
+
+import (
+	"sync/atomic"
+
+	"reverseproxy/dataplane/internal/backend"
+	"reverseproxy/dataplane/internal/http1"
+	"reverseproxy/dataplane/internal/metrics"
+	"reverseproxy/dataplane/internal/table"
+)
+
+// state is where a connection is. A client connection:
+//
+//	        first byte        head complete, to a backend
+//	┌─idle────────────▶head──────────────────────────────▶exchange──▶tunnel
+//	│  ▲                │                                  │  │        │
+//	│  └────────────────┴──answered, connection persists───┘  │        │
+//	│                   │                                     │        │
+//	│                   └──answered, connection ends──┬───────┘        │
+//	│                                                 ▼                │
+//	│                  client may still be sending: linger             │
+//	│                                                 ▼                │
+//	│                  output not written yet:     closing◀────────────┤
+//	│                                                 ▼                │
+//	└────────────────────────────────────────────▶closed◀──────────────┘
+//
+// A backend connection:
+//
+//	dialing──▶waiting──▶relaying──▶resting──▶waiting…
+//	   │         ├──▶tunnel──▶closing  │
+//	   └─────────┴──────────┴──────────┴──▶closed
+type state uint8
+
+const (
+	closed state = iota
+
+	// Client connections.
+	idle     // between requests: nothing of the next one has been read
+	head     // a part of a request head has been read
+	exchange // a request is being forwarded and answered
+	linger   // answered for the last time; what still comes is thrown away
+
+	// Backend connections.
+	dialing  // not connected yet; what is sent is queued
+	waiting  // given a request; the head of the final response has not come
+	relaying // the body of the response is coming
+	resting  // in the list of idle connections
+
+	// Both.
+	tunnel  // upgraded: bytes pass as they are
+	closing // to be closed as soon as its output is written
+)
+
+// Origin is where client connections come from: a listener. Its connections are
+// told to close once it is draining. Any goroutine may use it.
+type Origin struct{ draining atomic.Bool }
+
+// Drain makes every further response on connections of this origin the last one.
+func (o *Origin) Drain() { o.draining.Store(true) }
+
+// Conn is the session's part of a connection, to a client or to a backend. A
+// driver keeps one in each of its connections, zeroed before use.
+type Conn struct {
+	// Handle is the driver's own; the engine does not look at it.
+	Handle any
+
+	state  state
+	paused bool // the driver was told to pause reading
+	eof    bool // the peer has sent its FIN
+	abort  bool // closing ends with a reset
+	client bool
+
+	// peer is the other connection of the exchange or tunnel, nil when there is
+	// none. Each of two peers points to the other.
+	peer *Conn
+
+	// in[off:] are bytes received that could not be used yet. The backing array
+	// is borrowed from the engine and nil when there are none.
+	in  []byte
+	off int
+
+	scan http1.Scan // of the head in in
+	body http1.Body // of the message being received
+
+	// untilClose: only the end of the connection ends body.
+	untilClose bool
+
+	// mark is how much was queued, both ways, when the deadline was last set: a
+	// queue that has shrunk since then is progress.
+	mark int
+
+	// Client connections only.
+	origin *Origin
+	remote string // the client's address, without port
+	until  int64  // when lingering ends, whatever the client does
+	x      request
+
+	// Backend connections only.
+	backend    *backend.State
+	last       bool // must not be used for another request
+	reframe    reframe
+	rested     int64 // since when it has been resting
+	next, prev *Conn // in the idle list: next is older
+}
+
+// reframe is how the body of a response is changed on its way to the client.
+type reframe uint8
+
+const (
+	asIs    reframe = iota
+	toChunk         // delimited by close: chunked from here on
+	toClose         // chunked: delimited by close for an HTTP/1.0 client
+)
+
+// request is the state of one exchange, kept in the client's connection.
+type request struct {
+	table    *table.Table
+	endpoint *table.Endpoint // nil: none takes it, or it is answered here
+	backend  *table.Backend  // nil until chosen
+	counters *metrics.Endpoint
+	started  int64 // when the head was complete
+	chosen   int64 // when the backend was chosen
+	switched int64 // when the connection was upgraded, else 0
+	in, out  uint64
+
+	// held is the request as the backend was sent it, kept while it may have to
+	// be sent again; nil when it may not.
+	held []byte
+
+	serial  uint64 // tells the exchanges of the connection apart
+	code    int
+	interim int // 1xx responses so far
+	method  http1.Method
+	minor   uint8
+	byProxy bool
+
+	wantClose bool // the client's connection does not persist
+	upgrade   bool // an upgrade was asked for and passed on
+	done      bool // the request has been received whole
+	seen      bool // something of the response has been received
+	responded bool // the head of the final response has been sent
+	keep      bool // the response said that the client's connection persists
+	failed    bool // the backend's metrics have their error
+}
+
+// unused returns the bytes received and not used, p behind those kept before.
+// own tells keep that they are in c.in.
+func (e *Engine) unused(c *Conn, p []byte) (all []byte, own bool) {
+	if c.in == nil {
+		return p, false
+	}
+	if c.off > 0 {
+		c.in = c.in[:copy(c.in, c.in[c.off:])]
+		c.off = 0
+	}
+	c.in = append(c.in, p...)
+	return c.in, true
+}
+
+// keep keeps rest, a tail of what unused returned, for later.
+func (e *Engine) keep(c *Conn, rest []byte, own bool) {
+	switch {
+	case len(rest) == 0:
+		if own {
+			e.putBuffer(c.in)
+			c.in, c.off = nil, 0
+		}
+	case own:
+		c.off = len(c.in) - len(rest)
+	default:
+		c.in, c.off = append(e.buffer(), rest...), 0
+	}
+}
+
+// hasUnused reports whether bytes of a next message wait in c.
+func (c *Conn) hasUnused() bool { return c.in != nil }

@@ -1,0 +1,149 @@
+package proxy
+
+import (
+	"time"
+
+	"reverseproxy/dataplane/internal/backend"
+	"reverseproxy/dataplane/internal/http1"
+	"reverseproxy/dataplane/internal/table"
+)
+
+const (
+	// maxResting is how many idle connections are kept per backend and engine.
+	maxResting = 256
+	// unsafeRest is how long a connection may have rested to be given a request
+	// that cannot be sent again. Backends close what rests, many of them after a
+	// few seconds; the request that crosses that close is lost (RFC 9112 section
+	// 9.3.1). A connection that has just been used is not about to be closed.
+	unsafeRest = time.Second
+)
+
+// idleList holds the idle connections to one backend. The one that was used last
+// is taken first: the kernel has its state at hand, the backend is the least
+// likely to be about to close it, and the surplus grows old and goes.
+type idleList struct {
+	newest, oldest *Conn
+	n              int
+}
+
+// takeIdle returns an idle connection to s, ready for a request, or nil.
+func (e *Engine) takeIdle(s *backend.State, replay bool) *Conn {
+	l := e.idle[s]
+	if l == nil || l.newest == nil {
+		return nil
+	}
+	b := l.newest
+	if !replay && e.now-b.rested > int64(unsafeRest) {
+		return nil
+	}
+	l.remove(b)
+	b.state = waiting
+	return b
+}
+
+// putIdle keeps a connection for another request.
+func (e *Engine) putIdle(b *Conn, limit time.Duration) {
+	l := e.idle[b.backend]
+	if l == nil {
+		l = &idleList{}
+		e.idle[b.backend] = l
+	}
+	if l.n >= maxResting {
+		e.retire(l.oldest)
+		l = e.idle[b.backend]
+	}
+	b.state, b.rested = resting, e.now
+	b.next, b.prev = l.newest, nil
+	if l.newest != nil {
+		l.newest.prev = b
+	} else {
+		l.oldest = b
+	}
+	l.newest = b
+	l.n++
+	e.d.After(b, e.now+int64(limit))
+}
+
+// retire closes an idle connection.
+func (e *Engine) retire(b *Conn) {
+	l := e.idle[b.backend]
+	l.remove(b)
+	e.close(b)
+}
+
+// forgetIdle frees lists that have become empty. Lists of backends in use stay,
+// so it is called when the route table has changed.
+func (e *Engine) forgetIdle(t *table.Table) {
+	if t == e.swept {
+		return
+	}
+	e.swept = t
+	for s, l := range e.idle {
+		if l.n == 0 {
+			delete(e.idle, s)
+		}
+	}
+}
+
+func (l *idleList) remove(b *Conn) {
+	if b.prev != nil {
+		b.prev.next = b.next
+	} else {
+		l.newest = b.next
+	}
+	if b.next != nil {
+		b.next.prev = b.prev
+	} else {
+		l.oldest = b.prev
+	}
+	b.next, b.prev = nil, nil
+	l.n--
+}
+
+// dial opens a new connection for the request of c.
+func (e *Engine) dial(c *Conn) *Conn {
+	x := &c.x
+	b := e.d.Dial(x.backend.State.Addr(), x.endpoint.ConnectTimeout)
+	b.state, b.backend = dialing, x.backend.State
+	b.peer, c.peer = c, b
+	return b
+}
+
+// replayable reports whether the request may be sent a second time when its
+// connection turns out to have been closed before: it is idempotent (RFC 9110
+// section 9.2.2) and complete, so that nothing of it is gone.
+func replayable(x *request) bool {
+	if !x.done || x.upgrade {
+		return false
+	}
+	switch x.method {
+	case http1.GET, http1.HEAD, http1.OPTIONS, http1.PUT, http1.DELETE:
+		return true
+	}
+	return false
+}
+
+// retry sends the request of c again, on a new connection to the same backend.
+// The old one was idle before, the backend has closed it, and nothing of a
+// response was seen: by all appearances the request came too late to be read
+// (RFC 9112 section 9.3.1). It stays the same request of the same backend, so
+// there is no new turn of the round robin and nothing is counted. A new
+// connection is not tried a second time.
+func (e *Engine) retry(c *Conn) {
+	x := &c.x
+	held := x.held
+	x.held = nil
+	e.release(c)
+	b := e.dial(c)
+	e.d.Send(b, held)
+	e.putBuffer(held)
+	e.arm(c)
+}
+
+// letGo gives up the copy of a request that was kept to be sent again.
+func (e *Engine) letGo(x *request) {
+	if x.held != nil {
+		e.putBuffer(x.held)
+		x.held = nil
+	}
+}

@@ -1,0 +1,329 @@
+package proxy
+
+import (
+	"reverseproxy/dataplane/internal/http1"
+	"reverseproxy/dataplane/internal/metrics"
+	"reverseproxy/dataplane/internal/table"
+)
+
+// requests works through what a client has sent, one request after the other,
+// until one has to wait: for more bytes, for a backend, or for the client to
+// read what it was answered.
+func (e *Engine) requests(c *Conn, p []byte) {
+	e.reading = c
+	p, own := e.unused(c, p)
+	full := false
+	for len(p) > 0 && (c.state == idle || c.state == head) {
+		if full = e.d.Queued(c) > highWater; full {
+			break
+		}
+		n := e.request(c, p)
+		if n == 0 {
+			break
+		}
+		p = p[n:]
+	}
+	e.reading = nil
+	switch c.state {
+	case closed, linger, closing:
+		return // whatever else the client sent is not answered
+	}
+	e.keep(c, p, own)
+	switch {
+	case c.state == exchange:
+		if len(p) > 0 {
+			e.pause(c) // pipelined: its turn comes when this one is answered
+		}
+	case full:
+		e.pause(c)
+	case c.eof:
+		e.closeWhenSent(c)
+	default:
+		e.resume(c)
+	}
+}
+
+// request takes the next request from the start of p and returns how many bytes
+// of p it took, 0 when the head is not complete or not acceptable.
+func (e *Engine) request(c *Conn, p []byte) int {
+	t := e.live.Load()
+	if t == nil {
+		e.refuse(c, 503)
+		return 0
+	}
+	r := &e.req
+	n, bad := r.Parse(p, &c.scan, http1.Limits{
+		HeadBytes: t.Limits.HeadBytes, Fields: t.Limits.Fields, TargetBytes: t.Limits.TargetBytes,
+	})
+	if bad != nil {
+		e.refuse(c, bad.Status)
+		return 0
+	}
+	if n == 0 {
+		if c.state == idle {
+			e.become(c, head)
+			e.d.After(c, e.now+int64(t.Limits.HeaderTimeout))
+		}
+		return 0
+	}
+	c.scan = http1.Scan{}
+	e.become(c, exchange)
+	c.body.Start(r.Framing, r.Length)
+	m, bad := c.body.Advance(p[n:])
+	e.serial++
+	c.x = request{
+		serial: e.serial, table: t, started: e.now, in: uint64(n + m),
+		method: r.Method, minor: r.Minor, wantClose: r.Close, done: c.body.Done(),
+	}
+	if bad != nil {
+		e.begin(c, nil)
+		c.x.wantClose = true
+		e.answer(c, bad.Status)
+		return 0
+	}
+	e.route(c, p[n:n+m])
+	return n + m
+}
+
+// route decides who answers the request in e.req. body is the part of its body
+// that is here already.
+func (e *Engine) route(c *Conn, body []byte) {
+	r, x := &e.req, &c.x
+	path := r.Path.Of(r.Raw)
+	switch r.Method {
+	case http1.CONNECT:
+		// RFC 9110 section 9.3.6: for forward proxies. No resource here has it.
+		e.begin(c, nil)
+		x.wantClose = true
+		e.answer(c, 501)
+		return
+	case http1.TRACE:
+		// RFC 9110 section 9.3.8: reflecting a request would show a script in
+		// the client what the client's own fields hold. Refused before
+		// Max-Forwards is even looked at, as other gateways do.
+		e.begin(c, nil)
+		e.answerAllow(c, 405, allowed)
+		return
+	case http1.OPTIONS:
+		// RFC 9110 sections 3.7 and 9.3.7: a gateway is the origin server for
+		// its clients, so a question about the server as a whole is a question
+		// about it. Section 7.6.2: Max-Forwards 0 ends here as well.
+		if r.Form == http1.AsteriskForm || len(path) == 0 && !r.HasQuery || r.MaxForwards == 0 {
+			e.begin(c, nil)
+			e.answerAllow(c, 200, allowed)
+			return
+		}
+	}
+	if len(path) == 0 {
+		path = rootPath
+	}
+	q := &e.query
+	q.Method, q.Host, q.Path = r.MethodText.Of(r.Raw), r.Authority.Of(r.Raw), path
+	q.Query, q.HasQuery = r.Query.Of(r.Raw), r.HasQuery
+	found := x.table.Match(q)
+	e.begin(c, found.Endpoint)
+	switch {
+	case found.BadPath:
+		x.wantClose = true
+		e.answer(c, 400)
+	case found.Endpoint != nil:
+		e.forward(c, body)
+	case found.Allow != "":
+		e.answerAllow(c, 405, found.Allow)
+	case e.page != nil && x.table.MetricsOnProxyPort && string(path) == "/metrics" &&
+		(r.Method == http1.GET || r.Method == http1.HEAD):
+		e.answerPage(c)
+	default:
+		e.answer(c, 404)
+	}
+}
+
+// allowed is what Allow says about the proxy as a whole.
+const allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+
+var rootPath = []byte("/")
+
+// forward gives the request in e.req to a backend.
+func (e *Engine) forward(c *Conn, body []byte) {
+	r, x := &e.req, &c.x
+	to := x.endpoint.Pool.Next()
+	if to == nil {
+		e.answer(c, 503)
+		return
+	}
+	e.forgetIdle(x.table)
+	x.backend, x.chosen = to, e.now
+	x.upgrade = upgradable(r)
+	to.State.Begin()
+
+	e.target = x.endpoint.AppendTarget(e.target[:0], to, &e.query)
+	out := appendRequestHead(e.scratch, r, c.remote, e.target, to.Host, x.endpoint.ReplaceHost, x.upgrade)
+	out = append(out, body...)
+
+	replay := replayable(x) && len(out) <= maxHeld
+	b := e.takeIdle(to.State, replay)
+	if b == nil {
+		b = e.dial(c)
+	} else {
+		c.peer, b.peer = b, c
+		if replay {
+			x.held = append(e.buffer(), out...)
+		}
+	}
+	e.d.Send(b, out)
+	e.put(out)
+	if !x.done {
+		e.throttle(c, b)
+	}
+	e.arm(c)
+}
+
+// requestBody passes on what follows the head.
+func (e *Engine) requestBody(c *Conn, p []byte) {
+	x := &c.x
+	if x.done {
+		p, own := e.unused(c, p)
+		e.keep(c, p, own)
+		e.pause(c)
+		return
+	}
+	n, bad := c.body.Advance(p)
+	x.in += uint64(n)
+	if bad != nil {
+		// What has been sent cannot be taken back, but it must not look
+		// complete.
+		x.wantClose = true
+		if x.responded {
+			e.cut(c)
+			return
+		}
+		e.answer(c, bad.Status)
+		return
+	}
+	x.done = c.body.Done()
+	if b := c.peer; b != nil && n > 0 {
+		e.d.Send(b, p[:n])
+		e.throttle(c, b)
+	}
+	if rest := p[n:]; len(rest) > 0 {
+		e.keep(c, rest, false)
+		e.pause(c)
+	} else if x.done {
+		e.resume(c)
+	}
+	e.arm(c)
+}
+
+// clientGone ends a session whose client cannot or will not go on.
+func (e *Engine) clientGone(c *Conn, err error) {
+	if c.state == exchange {
+		code := 499
+		if c.x.responded {
+			code = c.x.code
+		}
+		e.release(c)
+		e.end(c, code)
+		e.close(c)
+		return
+	}
+	// RFC 9112 section 8: an incomplete head may be left unanswered.
+	if err != nil {
+		e.close(c)
+		return
+	}
+	e.closeWhenSent(c)
+}
+
+// exchangeTimeout handles a client connection on which nothing has moved for too
+// long while a request is in progress.
+func (e *Engine) exchangeTimeout(c *Conn) {
+	x, b := &c.x, c.peer
+	if e.waitsFor(c) < c.mark {
+		e.arm(c) // slow, but alive
+		return
+	}
+	switch {
+	case b == nil:
+		e.end(c, 499)
+		e.close(c)
+	case x.responded:
+		// Which side is stuck? The client, if it does not take what it was sent;
+		// the backend otherwise.
+		if c.abort = e.d.Queued(c) > 0; !c.abort {
+			e.failed(c, metrics.IdleTimeout)
+		}
+		e.cut(c)
+	case x.done:
+		e.failed(c, metrics.ResponseTimeout)
+		e.answer(c, 504)
+	case e.d.Queued(b) > 0:
+		e.failed(c, metrics.IdleTimeout)
+		e.answer(c, 504)
+	default:
+		// RFC 9110 section 15.5.9: the client has stopped in its own body.
+		x.wantClose = true
+		e.answer(c, 408)
+	}
+}
+
+// arm sets the deadline of an exchange or tunnel for what it waits for now.
+func (e *Engine) arm(c *Conn) {
+	x := &c.x
+	switch {
+	case c.state != exchange && c.state != tunnel:
+		return
+	case c.peer == nil:
+		// The metrics page is being rendered; it ends by itself.
+		e.d.After(c, e.now+int64(lingerTime))
+	case c.peer.state == dialing:
+		e.d.After(c, 0) // the driver watches the time
+	case x.done && !x.responded:
+		c.mark = e.waitsFor(c)
+		e.d.After(c, e.now+int64(x.endpoint.ResponseTimeout))
+	default:
+		c.mark = e.waitsFor(c)
+		e.d.After(c, e.now+int64(x.endpoint.IdleTimeout))
+	}
+}
+
+// waitsFor returns what is queued towards both sides of an exchange.
+func (e *Engine) waitsFor(c *Conn) int {
+	n := e.d.Queued(c)
+	if c.peer != nil {
+		n += e.d.Queued(c.peer)
+	}
+	return n
+}
+
+// rest makes c wait for its next request.
+func (e *Engine) rest(c *Conn) {
+	t := c.x.table
+	if t == nil {
+		if t = e.live.Load(); t == nil {
+			return // the first request is answered 503 at once
+		}
+	}
+	e.d.After(c, e.now+int64(t.Limits.IdleTimeout))
+}
+
+// begin counts a request; endpoint is nil when none takes it. A head that never
+// became a request counts as well: what the client was answered must show.
+func (e *Engine) begin(c *Conn, endpoint *table.Endpoint) {
+	x := &c.x
+	x.endpoint, x.counters = endpoint, e.none
+	if endpoint != nil {
+		x.counters = endpoint.Metrics
+	}
+	x.counters.Begin(e.shard)
+}
+
+// refuse answers something that is no request. The connection ends: where the
+// next message would start is not known (RFC 9112 section 9.3).
+func (e *Engine) refuse(c *Conn, status int) {
+	c.scan = http1.Scan{}
+	e.become(c, exchange)
+	e.serial++
+	c.x = request{serial: e.serial, started: e.now, in: uint64(len(c.in) - c.off), minor: 1, wantClose: true}
+	e.begin(c, nil)
+	e.answer(c, status)
+}
