@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -24,6 +25,9 @@ CONTROL_PLANE, CONTROL_PLANE_ADMIN = 18000, 18080
 DATA_PLANES = {"dp1": 19000, "dp2": 19001}
 
 
+asked_to_stop = threading.Event()
+
+
 class Stop(Exception):
     """Why the demo ends; empty when it was asked to."""
 
@@ -31,8 +35,10 @@ class Stop(Exception):
 def main() -> int:
     config = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "configs/demo.yaml")
     children: dict[str, subprocess.Popen] = {}
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    # A flag rather than an exception: a child that has just been started must
+    # not be forgotten between its start and its entry in children.
+    signal.signal(signal.SIGINT, lambda *_: asked_to_stop.set())
+    signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.set())
     status = 0
     try:
         # The only thing needed from the file; the control plane checks it all.
@@ -57,10 +63,8 @@ def main() -> int:
         if str(reason):
             print("\nmake run: %s" % reason, file=sys.stderr)
             status = 1
-    # From here on a second Ctrl-C must not leave anything behind.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    shut_down(children)
+    finally:
+        shut_down(children)
     return status
 
 
@@ -77,10 +81,6 @@ Two data planes share port {port}, one control plane watches {config}. Try, in a
 
 Logs are in build/demo/. Ctrl-C stops everything.
 """
-
-
-def stop(*_) -> None:
-    raise Stop
 
 
 def proxy_port(config: pathlib.Path) -> int:
@@ -121,16 +121,18 @@ def start(children: dict[str, subprocess.Popen], name: str, *argv) -> None:
 def wait_for(children: dict[str, subprocess.Popen], url: str) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        check_alive(children)
+        check(children)
         try:
             with urllib.request.urlopen(url, timeout=2):
                 return
         except (urllib.error.URLError, OSError):
-            time.sleep(0.05)
+            asked_to_stop.wait(0.05)
     raise Stop("%s was not ready within 30 s; see build/demo/" % url)
 
 
-def check_alive(children: dict[str, subprocess.Popen]) -> None:
+def check(children: dict[str, subprocess.Popen]) -> None:
+    if asked_to_stop.is_set():
+        raise Stop
     for name, child in children.items():
         if child.poll() is not None:
             log = DEMO / (name + ".log")
@@ -140,8 +142,8 @@ def check_alive(children: dict[str, subprocess.Popen]) -> None:
 
 def watch(children: dict[str, subprocess.Popen]) -> None:
     while True:
-        check_alive(children)
-        time.sleep(0.2)
+        check(children)
+        asked_to_stop.wait(0.2)
 
 
 def shut_down(children: dict[str, subprocess.Popen]) -> None:
