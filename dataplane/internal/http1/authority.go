@@ -42,7 +42,7 @@ func validAuthority(a []byte) (ok, port bool) {
 // validIPv6 reports whether a is an IPv6address (RFC 3986 section 3.2.2). Zones
 // are not part of it.
 func validIPv6(a []byte) bool {
-	groups := 0 // of 16 bits
+	groups := 0    // of 16 bits
 	short := false // seen "::"
 	if len(a) >= 2 && a[0] == ':' && a[1] == ':' {
 		short = true

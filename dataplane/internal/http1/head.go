@@ -138,11 +138,6 @@ func (s *Scan) stop(at step, i int) {
 	s.step, s.pos = at, uint32(i)
 }
 
-// reset prepares h for a head.
-func (h *Head) reset() {
-	*h = Head{Fields: h.Fields[:0]}
-}
-
 // fieldLines reads field lines up to the empty line and returns where it ends, or
 // 0 when more bytes are needed.
 func (h *Head) fieldLines(q []byte, s *Scan, lim Limits, request bool) (end int, err *Error) {

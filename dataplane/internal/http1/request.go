@@ -68,18 +68,23 @@ type Request struct {
 func (r *Request) Parse(p []byte, s *Scan, lim Limits) (n int, err *Error) {
 	p, full := lim.clip(p)
 	resumed := s.step != atStart
-	n, err = r.parse(p, s, lim)
-	if n > 0 && resumed {
-		// The first pass saw the head in pieces and kept nothing of it but that it
-		// is valid so far.
+	end, err := r.read(p, s, lim)
+	if end > 0 && resumed {
+		// The reading in pieces has kept nothing of the head but that its lines
+		// are valid.
 		*s = Scan{skip: s.skip}
-		n, err = r.parse(p, s, lim)
+		end, err = r.read(p, s, lim)
 	}
 	if err != nil {
 		return 0, err
 	}
-	if n > 0 {
+	if end > 0 {
+		n = int(s.skip) + end
+		err = r.finish(p[s.skip:n], s)
 		*s = Scan{}
+		if err != nil {
+			return 0, err
+		}
 		return n, nil
 	}
 	if full {
@@ -91,32 +96,22 @@ func (r *Request) Parse(p []byte, s *Scan, lim Limits) (n int, err *Error) {
 	return 0, nil
 }
 
-// parse goes on from s.
-func (r *Request) parse(p []byte, s *Scan, lim Limits) (n int, err *Error) {
+// read goes on from s and returns the end of the head, counted from the request
+// line, or 0 when more bytes are needed.
+func (r *Request) read(p []byte, s *Scan, lim Limits) (end int, err *Error) {
 	if s.step == atStart {
 		if err := s.emptyLines(p); err != nil || s.step == atStart {
 			return 0, err
 		}
 	}
 	q := p[s.skip:]
-	fields := r.Fields[:0]
-	*r = Request{Head: Head{Fields: fields}, MaxForwards: -1}
+	*r = Request{Head: Head{Fields: r.Fields[:0]}, MaxForwards: -1}
 	if s.step < atField {
 		if err := r.requestLine(q, s, lim); err != nil || s.step < atField {
 			return 0, err
 		}
 	}
-	end, err := r.fieldLines(q, s, lim, true)
-	if end == 0 {
-		return 0, err
-	}
-	r.Raw = q[:end]
-	r.Minor = s.minor
-	r.seen = s.seen
-	if err := r.finish(); err != nil {
-		return 0, err
-	}
-	return int(s.skip) + end, nil
+	return r.fieldLines(q, s, lim, true)
 }
 
 // emptyLines skips the empty lines before the request line (RFC 9112 section
@@ -314,7 +309,8 @@ func (r *Request) splitQuery(q []byte, start uint32) {
 }
 
 // finish checks and sets what depends on the whole head.
-func (r *Request) finish() *Error {
+func (r *Request) finish(raw []byte, s *Scan) *Error {
+	r.Raw, r.Minor, r.seen = raw, s.minor, s.seen
 	if r.Minor > 0 && !r.seen.has(Host) {
 		return errNoHost // RFC 9112 section 3.2
 	}

@@ -17,17 +17,21 @@ func (r *Response) Interim() bool { return r.Status < 200 && r.Status != 101 }
 func (r *Response) Parse(p []byte, s *Scan, lim Limits, request Method) (n int, err *Error) {
 	p, full := lim.clip(p)
 	resumed := s.step != atStart
-	n, err = r.parse(p, s, lim, request)
+	n, err = r.read(p, s, lim)
 	if n > 0 && resumed {
 		// As in Request.Parse.
 		*s = Scan{}
-		n, err = r.parse(p, s, lim, request)
+		n, err = r.read(p, s, lim)
 	}
 	if err != nil {
 		return 0, err
 	}
 	if n > 0 {
+		err = r.finish(p[:n], s, request)
 		*s = Scan{}
+		if err != nil {
+			return 0, err
+		}
 		return n, nil
 	}
 	if full {
@@ -36,8 +40,9 @@ func (r *Response) Parse(p []byte, s *Scan, lim Limits, request Method) (n int, 
 	return 0, nil
 }
 
-// parse goes on from s.
-func (r *Response) parse(p []byte, s *Scan, lim Limits, request Method) (n int, err *Error) {
+// read goes on from s and returns the end of the head, or 0 when more bytes are
+// needed.
+func (r *Response) read(p []byte, s *Scan, lim Limits) (end int, err *Error) {
 	if s.step == atStart {
 		if len(p) == 0 {
 			return 0, nil
@@ -50,17 +55,7 @@ func (r *Response) parse(p []byte, s *Scan, lim Limits, request Method) (n int, 
 			return 0, err
 		}
 	}
-	end, err := r.fieldLines(p, s, lim, false)
-	if end == 0 {
-		return 0, err
-	}
-	r.Raw = p[:end]
-	r.Minor = s.minor
-	r.seen = s.seen
-	if err := r.finish(request); err != nil {
-		return 0, err
-	}
-	return end, nil
+	return r.fieldLines(p, s, lim, false)
 }
 
 // statusLine reads HTTP-version SP status-code SP [ reason-phrase ] CRLF (RFC 9112
@@ -118,8 +113,9 @@ func (r *Response) statusLine(q []byte, s *Scan) *Error {
 	return nil
 }
 
-// finish sets what depends on the whole head.
-func (r *Response) finish(request Method) *Error {
+// finish checks and sets what depends on the whole head.
+func (r *Response) finish(raw []byte, s *Scan, request Method) *Error {
+	r.Raw, r.Minor, r.seen = raw, s.minor, s.seen
 	length := r.Length
 	r.Length = 0
 	switch {
