@@ -1,0 +1,135 @@
+// Package config turns the bytes of a configuration file into a Config and
+// reports all that is wrong with them in one go. It is pure: no files, sockets,
+// clocks or loggers. Package source yields the bytes, package compile takes the
+// Config.
+//
+// The file is YAML 1.2 with anchors, aliases and merge keys (<<), read strictly:
+// one document, no unknown or duplicate keys, no value of another type than the
+// schema asks for. What a route table may contain is not decided here but in
+// package routetable, which the data planes obey as well.
+package config
+
+import "time"
+
+// Config is a configuration file that was read and checked. Optional keys that
+// the file leaves out have their defaults, except in endpoints, where a zero
+// value means "as in Defaults".
+type Config struct {
+	// Port is the TCP port on which every data plane listens for HTTP.
+	Port uint16
+	// Defaults are inherited by every endpoint.
+	Defaults Defaults
+	// Endpoints are in the order of the file.
+	Endpoints []Endpoint
+	// MetricsOnProxyPort lets GET /metrics on the proxy port answer with the
+	// data plane's metrics.
+	MetricsOnProxyPort bool
+	// Limits bound what clients may send and hold.
+	Limits Limits
+	// AcknowledgeDrop is the beginning of the version of the route table that
+	// may lose most of its endpoints to this file: at least 8 hexadecimal
+	// digits in lower case, or empty.
+	AcknowledgeDrop string
+}
+
+// Defaults are the settings that an endpoint inherits.
+type Defaults struct {
+	Timeouts     Timeouts
+	PreserveHost bool
+}
+
+// Timeouts bound the exchange with a backend. Zero means "as in Defaults"; in
+// Defaults all are set.
+type Timeouts struct {
+	// Connect bounds the opening of a connection.
+	Connect time.Duration
+	// Response bounds the time from the end of the request until the head of
+	// the response.
+	Response time.Duration
+	// Idle is the longest silence while a body or a tunnel is transferred, and
+	// how long an unused connection to a backend is kept.
+	Idle time.Duration
+}
+
+// Limits bound what clients may send and hold. All are set.
+type Limits struct {
+	MaxHeadBytes   uint32        // longest request head, in bytes
+	MaxHeaders     uint32        // most header fields of a request
+	MaxURIBytes    uint32        // longest request target, in bytes
+	HeaderTimeout  time.Duration // for a complete request head
+	IdleTimeout    time.Duration // between two requests of a connection
+	MaxConnections uint32        // client connections of one data plane
+}
+
+// Endpoint is one entry of endpoints.
+type Endpoint struct {
+	// Position of the entry in the file.
+	Position
+	// Name is unique: the given one, or else derived from hosts, path and
+	// conditions.
+	Name string
+	// Path in normal form. A prefix matches itself and everything below it and
+	// has no slash at its end.
+	Path   string
+	Prefix bool
+	// Hosts are host patterns in lower case, sorted; none: any host.
+	Hosts []string
+	// Methods that match, sorted; none: any.
+	Methods []string
+	// Headers must all be there; sorted by name.
+	Headers []Header
+	// Pool has at least one backend.
+	Pool []Backend
+	// Timeouts that differ from the defaults.
+	Timeouts Timeouts
+	// PreserveHost sends the client's Host to the backend; nil: as in Defaults.
+	PreserveHost *bool
+}
+
+// Header is a condition on one header field: a field of this name, which is in
+// lower case, has exactly this value.
+type Header struct {
+	Name, Value string
+}
+
+// Backend is one URL of a pool.
+type Backend struct {
+	URL    string
+	Weight uint32
+}
+
+// builtin is the configuration of a file that sets no optional key. The schema
+// repeats these values for the documentation; a test compares them.
+func builtin() Config {
+	return Config{
+		Defaults: Defaults{
+			Timeouts:     Timeouts{Connect: time.Second, Response: 30 * time.Second, Idle: 90 * time.Second},
+			PreserveHost: true,
+		},
+		MetricsOnProxyPort: true,
+		Limits: Limits{
+			MaxHeadBytes:   64 << 10,
+			MaxHeaders:     100,
+			MaxURIBytes:    8 << 10,
+			HeaderTimeout:  10 * time.Second,
+			IdleTimeout:    60 * time.Second,
+			MaxConnections: 10_000,
+		},
+	}
+}
+
+// Load reads a configuration file. The name is used in problems only. The error
+// is an *Errors with every problem of the file.
+func Load(name string, data []byte) (*Config, error) {
+	r := &reader{config: builtin()}
+	root, problem := parse(data)
+	if problem != nil {
+		r.problems.add(*problem)
+	} else {
+		r.file(root)
+	}
+	if err := r.problems.errors(name); err != nil {
+		return nil, err
+	}
+	return &r.config, nil
+}

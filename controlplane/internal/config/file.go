@@ -1,0 +1,385 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"reverseproxy/proto/routetable"
+)
+
+// The walk over the file, one function per mapping of the schema. Each value is
+// stored only when it is good.
+
+func (r *reader) file(n node) {
+	if n.kind() == scalar && n.scalarType() == nullType && !n.quoted() {
+		r.problem(n, nil, `the file has no content; at least "port" and "endpoints" are needed`)
+		return
+	}
+	c := &r.config
+	r.mapping(n, nil, fileSchema, `"port: 8000"`, func(key *schema, v node, at *path) {
+		switch key.key {
+		case "port":
+			if port, ok := r.integer(v, at, 1, math.MaxUint16); ok {
+				c.Port = uint16(port)
+			}
+		case "defaults":
+			r.defaults(v, at)
+		case "endpoints":
+			r.endpoints(v, at)
+		case "metrics":
+			r.metrics(v, at)
+		case "limits":
+			r.limits(v, at)
+		case "acknowledgeDrop":
+			r.acknowledgeDrop(v, at)
+		default:
+			panic("unread key " + key.path)
+		}
+	})
+	r.relations()
+}
+
+func (r *reader) defaults(n node, at *path) {
+	d := &r.config.Defaults
+	r.mapping(n, at, defaultsSchema, "{preserveHost: true}", func(key *schema, v node, at *path) {
+		switch key.key {
+		case "timeouts":
+			r.timeouts(v, at, timeoutsOfDefaults, &d.Timeouts)
+		case "preserveHost":
+			if b, ok := r.boolean(v, at); ok {
+				d.PreserveHost = b
+			}
+		default:
+			panic("unread key " + key.path)
+		}
+	})
+}
+
+func (r *reader) timeouts(n node, at *path, s *schema, t *Timeouts) {
+	r.mapping(n, at, s, "{connect: 1s, response: 30s, idle: 90s}", func(key *schema, v node, at *path) {
+		var into *time.Duration
+		switch key.key {
+		case "connect":
+			into = &t.Connect
+		case "response":
+			into = &t.Response
+		case "idle":
+			into = &t.Idle
+		default:
+			panic("unread key " + key.path)
+		}
+		if d, ok := r.duration(v, at); ok {
+			*into = d
+		}
+	})
+}
+
+func (r *reader) metrics(n node, at *path) {
+	r.mapping(n, at, metricsSchema, "{onProxyPort: true}", func(key *schema, v node, at *path) {
+		switch key.key {
+		case "onProxyPort":
+			if b, ok := r.boolean(v, at); ok {
+				r.config.MetricsOnProxyPort = b
+			}
+		default:
+			panic("unread key " + key.path)
+		}
+	})
+}
+
+func (r *reader) limits(n node, at *path) {
+	l := &r.config.Limits
+	size := func(v node, at *path, into *uint32, lowest, highest uint32) {
+		if b, ok := r.size(v, at, lowest, highest); ok {
+			*into = b
+		}
+	}
+	count := func(v node, at *path, into *uint32, highest uint32) {
+		if i, ok := r.integer(v, at, 1, highest); ok {
+			*into = i
+		}
+	}
+	duration := func(v node, at *path, into *time.Duration) {
+		if d, ok := r.duration(v, at); ok {
+			*into = d
+		}
+	}
+	r.mapping(n, at, limitsSchema, "{maxHeadBytes: 64Ki}", func(key *schema, v node, at *path) {
+		switch key.key {
+		case "maxHeadBytes":
+			size(v, at, &l.MaxHeadBytes, routetable.MinHeadBytes, routetable.MaxHeadBytes)
+		case "maxHeaders":
+			count(v, at, &l.MaxHeaders, routetable.MaxHeaderCount)
+		case "maxURIBytes":
+			size(v, at, &l.MaxURIBytes, routetable.MinURIBytes, routetable.MaxURIBytes)
+		case "headerTimeout":
+			duration(v, at, &l.HeaderTimeout)
+		case "idleTimeout":
+			duration(v, at, &l.IdleTimeout)
+		case "maxConnections":
+			count(v, at, &l.MaxConnections, routetable.MaxConnections)
+		default:
+			panic("unread key " + key.path)
+		}
+	})
+}
+
+// acknowledgeDrop reads the digits as written: to YAML, some versions look like
+// numbers (00001234, 1234e567).
+func (r *reader) acknowledgeDrop(n node, at *path) {
+	if r.tagged(n, at) {
+		return
+	}
+	const expected = "the version of the route table that may be replaced, at least its first 8 hexadecimal digits, as the refused update showed it"
+	if n.kind() != scalar || n.scalarType() == nullType {
+		r.problem(n, at, "%s, expected %s", n.found(), expected)
+		return
+	}
+	v := strings.ToLower(n.text())
+	if v != "" && (len(v) < 8 || len(v) > 64 || strings.Trim(v, "0123456789abcdef") != "") {
+		r.problem(n, at, "%s is not a version; expected %s", quote(n.text()), expected)
+		return
+	}
+	r.config.AcknowledgeDrop = v
+}
+
+func (r *reader) endpoints(n node, at *path) {
+	if n.kind() == scalar && n.scalarType() == nullType && n.explicitTag() == "" {
+		r.problem(n, at, `found nothing, expected a list of endpoints; a file without endpoints says so: "endpoints: []"`)
+		return
+	}
+	if n.kind() == list {
+		r.config.Endpoints = make([]Endpoint, 0, n.length())
+	}
+	r.list(n, at, "endpoints", `write "- from: …" for each`, func(item node, at *path) { r.endpoint(item, at) })
+}
+
+// entry is what the checks across endpoints need to know of one.
+type entry struct {
+	name     Position // of the name; of the endpoint when it has none
+	misnamed bool     // the name is wrong
+	mismatch bool     // what it matches is wrong or missing: not comparable
+}
+
+func (r *reader) endpoint(n node, at *path) {
+	r.config.Endpoints = append(r.config.Endpoints, Endpoint{Position: n.position()})
+	r.entries = append(r.entries, entry{name: n.position()})
+	e := &r.config.Endpoints[len(r.config.Endpoints)-1]
+	mine := &r.entries[len(r.entries)-1]
+	r.mapping(n, at, endpointsSchema, "{from: /index, pool: [http://localhost:5000]}", func(key *schema, v node, at *path) {
+		switch key.key {
+		case "name":
+			mine.name = v.position()
+			mine.misnamed = !r.name(v, at, e)
+		case "from":
+			mine.mismatch = !r.from(v, at, e) || mine.mismatch
+		case "host":
+			mine.mismatch = !r.hosts(v, at, e) || mine.mismatch
+		case "methods":
+			mine.mismatch = !r.methods(v, at, e) || mine.mismatch
+		case "headers":
+			mine.mismatch = !r.headers(v, at, e) || mine.mismatch
+		case "pool":
+			r.pool(v, at, e)
+		case "timeouts":
+			r.timeouts(v, at, timeoutsOfEndpoints, &e.Timeouts)
+		case "preserveHost":
+			if b, ok := r.boolean(v, at); ok {
+				e.PreserveHost = &b
+			}
+		default:
+			panic("unread key " + key.path)
+		}
+	})
+	if e.Path == "" && !e.Prefix {
+		mine.mismatch = true
+	}
+}
+
+func (r *reader) name(n node, at *path, e *Endpoint) bool {
+	name, ok := r.text(n, at, "the name of the endpoint")
+	if !ok {
+		return false
+	}
+	if err := routetable.CheckName(name); err != nil {
+		r.problem(n, at, "%s", err)
+		return false
+	}
+	e.Name = name
+	return true
+}
+
+func (r *reader) from(n node, at *path, e *Endpoint) bool {
+	from, ok := r.text(n, at, "a path, such as /index, /assets/* or /*")
+	if !ok {
+		return false
+	}
+	path, prefix, err := routetable.ParseFrom(from)
+	if err != nil {
+		r.problem(n, at, "%s", err)
+		return false
+	}
+	e.Path, e.Prefix = path, prefix
+	return true
+}
+
+func (r *reader) hosts(n node, at *path, e *Endpoint) bool {
+	good := true
+	one := func(n node, at *path) {
+		text, ok := r.text(n, at, "a host, such as shop.example.com or \"*.example.com\"")
+		if !ok {
+			good = false
+			return
+		}
+		host := string(routetable.AppendLower(nil, text))
+		if err := routetable.CheckHost(host); err != nil {
+			r.problem(n, at, "%s", err)
+			good = false
+			return
+		}
+		e.Hosts = append(e.Hosts, host)
+	}
+	if n.kind() == scalar {
+		one(n, at)
+		return good
+	}
+	good = r.some(n, at, "hosts", "write the host alone or [host, host]", "any host", one) && good
+	e.Hosts = canonical(e.Hosts)
+	return good
+}
+
+func (r *reader) methods(n node, at *path, e *Endpoint) bool {
+	good := true
+	listed := r.some(n, at, "methods", "such as [GET, HEAD]", "any method", func(n node, at *path) {
+		method, ok := r.text(n, at, "a method, such as GET")
+		if !ok {
+			good = false
+			return
+		}
+		err := routetable.CheckMethod(method)
+		if upper := strings.ToUpper(method); err == nil && upper != method {
+			err = fmt.Errorf("%s is not in upper case, and methods are case-sensitive; write %s", quote(method), upper)
+		}
+		if err != nil {
+			r.problem(n, at, "%s", err)
+			good = false
+			return
+		}
+		e.Methods = append(e.Methods, method)
+	})
+	e.Methods = canonical(e.Methods)
+	return listed && good
+}
+
+// canonical sorts a list and removes what is there twice.
+func canonical(list []string) []string {
+	slices.Sort(list)
+	return slices.Clip(slices.Compact(list))
+}
+
+// some reads a list that must not be empty: no value at all would match nothing,
+// while leaving out the key matches everything.
+func (r *reader) some(n node, at *path, what, remedy, all string, visit func(item node, at *path)) bool {
+	if n.kind() == list && n.length() == 0 {
+		r.problem(n, at, "the list is empty, so nothing could match; leave out the key to match %s", all)
+		return false
+	}
+	return r.list(n, at, what, remedy, visit)
+}
+
+func (r *reader) headers(n node, at *path, e *Endpoint) bool {
+	if r.tagged(n, at) {
+		return false
+	}
+	if n.kind() != mapping {
+		r.problem(n, at, "%s, expected a mapping of header names to values, such as {x-beta: \"1\"}", n.found())
+		return false
+	}
+	before := r.problems.added
+	lines := map[string]int{}
+	r.pairs(n, at, map[string]Position{}, func(key, v node, at *path) {
+		value, ok := r.text(v, at, "the exact value of the header")
+		name := string(routetable.AppendLower(nil, key.text()))
+		if err := routetable.CheckHeaderName(name); err != nil {
+			r.problem(key, at, "%s", err)
+			return
+		}
+		if line, duplicate := lines[name]; duplicate {
+			r.problem(key, at, "duplicate header; it is already given in line %d, and header names have no case: remove one of them", line)
+			return
+		}
+		lines[name] = key.position().Line
+		if !ok {
+			return
+		}
+		if err := routetable.CheckHeaderValue(value); err != nil {
+			r.problem(v, at, "%s", err)
+			return
+		}
+		e.Headers = append(e.Headers, Header{Name: name, Value: value})
+	})
+	slices.SortFunc(e.Headers, func(a, b Header) int { return cmp.Compare(a.Name, b.Name) })
+	return r.problems.added == before
+}
+
+func (r *reader) pool(n node, at *path, e *Endpoint) {
+	remedy := `put "- " before each, such as "- http://localhost:5000"`
+	switch {
+	case n.kind() == list && n.length() == 0:
+		r.problem(n, at, "the pool is empty; it needs at least one URL, such as [http://localhost:5000]")
+		return
+	case n.kind() == list:
+		e.Pool = make([]Backend, 0, n.length())
+	case n.kind() == scalar && n.scalarType() == stringType && len(n.text()) < 100:
+		remedy = fmt.Sprintf("write [%s]", n.text())
+	}
+	if !r.list(n, at, "URLs", remedy, func(item node, at *path) { r.backend(item, at, e) }) {
+		return
+	}
+	weights := make([]uint32, len(e.Pool))
+	for i, b := range e.Pool {
+		weights[i] = b.Weight
+	}
+	if err := routetable.CheckWeights(weights); err != nil {
+		r.problem(n, at, "%s", err)
+	}
+}
+
+// backend reads an item of a pool: a URL, or a mapping with more about it.
+func (r *reader) backend(n node, at *path, e *Endpoint) {
+	b := Backend{Weight: 1}
+	url := func(n node, at *path) {
+		text, ok := r.text(n, at, "a URL, such as http://localhost:5000")
+		if !ok {
+			return
+		}
+		if _, err := routetable.ParseBackendURL(text); err != nil {
+			r.problem(n, at, "%s", err)
+			return
+		}
+		b.URL = text
+	}
+	if n.kind() == mapping {
+		r.mapping(n, at, poolSchema, "{url: http://localhost:5000, weight: 1}", func(key *schema, v node, at *path) {
+			switch key.key {
+			case "url":
+				url(v, at)
+			case "weight":
+				if w, ok := r.integer(v, at, 0, routetable.MaxWeight); ok {
+					b.Weight = w
+				}
+			default:
+				panic("unread key " + key.path)
+			}
+		})
+	} else {
+		url(n, at)
+	}
+	if b.URL != "" {
+		e.Pool = append(e.Pool, b)
+	}
+}

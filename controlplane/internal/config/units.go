@@ -1,0 +1,101 @@
+package config
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"reverseproxy/proto/routetable"
+)
+
+var (
+	sizeForm  = regexp.MustCompile(`^(0|[1-9][0-9]*)([KMG]i)?$`)
+	sizeGuess = regexp.MustCompile(`^([0-9]+) *([kKmMgG])(i?)[bB]?$`)
+	// A number, perhaps with a unit that Go does not know.
+	durationGuess = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) *([a-zA-Z]*)$`)
+)
+
+var sizeUnits = map[string]uint64{"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+
+var durationUnits = map[string]string{
+	"": "s", "ms": "ms", "s": "s", "m": "m", "h": "h",
+	"msec": "ms", "millis": "ms", "millisecond": "ms", "milliseconds": "ms",
+	"sec": "s", "secs": "s", "second": "s", "seconds": "s",
+	"min": "m", "mins": "m", "minute": "m", "minutes": "m", "hour": "h", "hours": "h", "hr": "h",
+}
+
+// duration reads a Go duration that is good as a timeout.
+func (r *reader) duration(n node, at *path) (time.Duration, bool) {
+	if r.tagged(n, at) {
+		return 0, false
+	}
+	const expected = "a duration: numbers with units (ms, s, m, h), such as 250ms, 30s or 1m30s"
+	if n.kind() != scalar || n.scalarType() == nullType {
+		r.problem(n, at, "%s, expected %s", n.found(), expected)
+		return 0, false
+	}
+	text := n.text()
+	d, err := time.ParseDuration(text)
+	if err != nil || d == 0 && isDigits(text) {
+		hint := ""
+		if m := durationGuess.FindStringSubmatch(text); m != nil {
+			if unit := durationUnits[strings.ToLower(m[2])]; unit != "" {
+				if m[2] == "" && text != "0" {
+					r.problem(n, at, "%s has no unit; write %s%s or %sms", shorten(text), m[1], unit, m[1])
+					return 0, false
+				}
+				if m[2] != "" {
+					hint = fmt.Sprintf(" (did you mean %q?)", m[1]+unit)
+				}
+			}
+		}
+		r.problem(n, at, "%s, expected %s%s", n.found(), expected, hint)
+		return 0, false
+	}
+	if err := routetable.CheckTimeout(d); err != nil {
+		r.problem(n, at, "%s", err)
+		return 0, false
+	}
+	return d, true
+}
+
+// size reads a number of bytes between two bounds.
+func (r *reader) size(n node, at *path, lowest, highest uint32) (uint32, bool) {
+	if r.tagged(n, at) {
+		return 0, false
+	}
+	const expected = "a number of bytes, such as 8192, 64Ki or 10Mi"
+	if n.kind() != scalar || n.scalarType() == nullType {
+		r.problem(n, at, "%s, expected %s", n.found(), expected)
+		return 0, false
+	}
+	m := sizeForm.FindStringSubmatch(n.text())
+	if m == nil {
+		hint := ""
+		if g := sizeGuess.FindStringSubmatch(n.text()); g != nil {
+			hint = fmt.Sprintf(" (did you mean %q?)", g[1]+strings.ToUpper(g[2])+"i")
+		}
+		r.problem(n, at, "%s, expected %s%s", n.found(), expected, hint)
+		return 0, false
+	}
+	v, err := strconv.ParseUint(m[1], 10, 32)
+	v *= sizeUnits[m[2]]
+	if err != nil || v < uint64(lowest) || v > uint64(highest) {
+		r.problem(n, at, "%s is out of range; allowed: %s to %s", shorten(n.text()), bytesText(lowest), bytesText(highest))
+		return 0, false
+	}
+	return uint32(v), true
+}
+
+func bytesText(v uint32) string {
+	switch {
+	case v >= 1<<20 && v%(1<<20) == 0:
+		return fmt.Sprintf("%dMi", v>>20)
+	case v >= 1<<10 && v%(1<<10) == 0:
+		return fmt.Sprintf("%dKi", v>>10)
+	default:
+		return strconv.FormatUint(uint64(v), 10)
+	}
+}
