@@ -1,0 +1,62 @@
+// Package admin serves what operators and their tools read of a control plane
+// over HTTP: metrics, health, readiness and the status. Nothing can be changed
+// here.
+package admin
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"reverseproxy/controlplane/internal/status"
+)
+
+const index = `control plane
+
+/metrics         for Prometheus
+/healthz         200 while the process runs
+/readyz          200 while data planes are served
+/api/v1/status   the configuration and the fleet, as JSON
+`
+
+// NewServer returns an HTTP server without an address. The functions are called
+// for each request, from several goroutines.
+func NewServer(metrics prometheus.Gatherer, current func() status.Status, ready func() bool, log *slog.Logger) *http.Server {
+	mux := http.NewServeMux()
+	errors := slog.NewLogLogger(log.Handler(), slog.LevelWarn)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{ErrorLog: errors}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "ok\n") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !ready() {
+			text(w, http.StatusServiceUnavailable, "not ready: data planes are not served\n")
+			return
+		}
+		text(w, http.StatusOK, "ready\n")
+	})
+	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		_, _ = w.Write(current().JSON()) // a client that has gone away needs no answer
+	})
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, index) })
+	return &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          errors,
+	}
+}
+
+// text answers with plain text.
+func text(w http.ResponseWriter, code int, body string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(code)
+	fmt.Fprint(w, body)
+}

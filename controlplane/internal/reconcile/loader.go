@@ -1,0 +1,336 @@
+// Package reconcile makes the fleet's desired table follow the watched file:
+// bytes → config → compile → guard → publish. It is the one place where file
+// changes and `controlplane apply` meet, and where "keep the last good table"
+// is decided; the parts themselves are pure.
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"reverseproxy/controlplane/internal/compile"
+	"reverseproxy/controlplane/internal/config"
+	"reverseproxy/controlplane/internal/fleet"
+	"reverseproxy/controlplane/internal/source"
+	fleetv1 "reverseproxy/proto/fleet/v1"
+	routetablev1 "reverseproxy/proto/routetable/v1"
+)
+
+// DefaultInterval is how often the file is looked at. A change is read when two
+// looks in a row have seen it, so it is noticed after at most twice this time,
+// which leaves more than half of the 0.5 s in which a change is to arrive.
+const DefaultInterval = 100 * time.Millisecond
+
+// shownProblems is how many problems of a refused configuration are logged, and
+// shown in the status; validate prints all.
+const shownProblems = 20
+
+// Options of a Loader.
+type Options struct {
+	// Interval between two looks at the file; DefaultInterval when zero.
+	Interval time.Duration
+	// StateFile keeps the revision over restarts; empty: it is not kept.
+	StateFile string
+	// Log is required.
+	Log *slog.Logger
+	// Now is the clock; time.Now when nil.
+	Now func() time.Time
+}
+
+// Loader makes the fleet follow the file. Its methods may be called from
+// several goroutines.
+type Loader struct {
+	opts  Options
+	fleet *fleet.Fleet
+
+	// turn is a lock that can be given up on: whoever holds its one token may
+	// use file and the fields below.
+	turn chan struct{}
+	file *source.File
+	// logged is the error that was logged last, "" after a success.
+	logged string
+	// kept is the revision that the state file holds; keepFailed: writing it
+	// has failed and was logged.
+	kept       record
+	keepFailed bool
+
+	// last is the outcome of the newest load.
+	last atomic.Pointer[outcome]
+
+	loads      *prometheus.CounterVec
+	successful prometheus.Gauge
+}
+
+// outcome of a load.
+type outcome struct {
+	err      string    // "" when the newest content is the running configuration
+	accepted time.Time // of the running configuration
+}
+
+// New returns a loader for the file; Start has to be called next.
+func New(file *source.File, f *fleet.Fleet, opts Options) *Loader {
+	if opts.Interval == 0 {
+		opts.Interval = DefaultInterval
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	l := &Loader{
+		opts: opts, fleet: f, file: file, turn: make(chan struct{}, 1),
+		loads: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "controlplane_config_loads_total",
+			Help: "Configurations read or applied, by result: ok or error.",
+		}, []string{"result"}),
+		successful: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "controlplane_config_last_load_successful",
+			Help: "Whether the newest content of the configuration is the running one.",
+		}),
+	}
+	l.last.Store(&outcome{})
+	for _, result := range []string{"ok", "error"} {
+		l.loads.WithLabelValues(result)
+	}
+	return l
+}
+
+// Start reads the file for the first time and publishes it. Its error holds all
+// problems, one per line.
+func (l *Loader) Start() error {
+	l.turn <- struct{}{}
+	defer l.free()
+	data, err := l.file.Reload()
+	if err != nil {
+		return err
+	}
+	return l.load(data)
+}
+
+// Run follows the file until the context ends; a value on reload makes it read
+// the file at once.
+func (l *Loader) Run(ctx context.Context, reload <-chan struct{}) {
+	tick := time.NewTicker(l.opts.Interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if l.take(ctx) != nil {
+				return
+			}
+			l.poll()
+			l.keepRevision()
+			l.free()
+		case <-reload:
+			if l.take(ctx) != nil {
+				return
+			}
+			l.opts.Log.Info("reading the configuration again, as told")
+			l.logged = "" // whoever asked wants an answer, also the same one
+			l.handle(l.file.Reload())
+			l.free()
+		}
+	}
+}
+
+// take waits for the turn.
+func (l *Loader) take(ctx context.Context) error {
+	select {
+	case l.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (l *Loader) free() { <-l.turn }
+
+// poll looks at the file once.
+func (l *Loader) poll() {
+	if data, changed, err := l.file.Poll(); changed {
+		l.handle(data, err)
+	}
+}
+
+// handle takes what the source yields. The outcome is in status, log and
+// metrics.
+func (l *Loader) handle(data []byte, err error) {
+	if err != nil {
+		l.failed(err)
+		return
+	}
+	if err := l.load(data); err != nil {
+		l.failed(err)
+	}
+}
+
+// load makes the file's content the running configuration, or returns why not.
+func (l *Loader) load(data []byte) error {
+	rt, err := l.check(l.file.Path(), data, false)
+	if err != nil {
+		return err
+	}
+	_, _, err = l.publish(rt)
+	return err
+}
+
+// check turns a text into a route table that may replace the running one.
+func (l *Loader) check(name string, data []byte, force bool) (*routetablev1.RouteTable, error) {
+	cfg, err := config.Load(name, data)
+	if err != nil {
+		return nil, err
+	}
+	rt, err := compile.Compile(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if cur := l.fleet.Desired(); cur != nil {
+		if err := compile.CheckDrop(cur.Proto, rt, cfg.AcknowledgeDrop, force); err != nil {
+			return nil, fmt.Errorf("%s:1:1: file: %w", name, err)
+		}
+	}
+	return rt, nil
+}
+
+// publish makes a checked table the desired one and notes the success.
+func (l *Loader) publish(rt *routetablev1.RouteTable) (*fleet.Table, bool, error) {
+	t, changed, err := l.fleet.Publish(rt)
+	if err != nil {
+		return nil, false, err
+	}
+	l.keepRevision()
+	l.loads.WithLabelValues("ok").Inc()
+	l.successful.Set(1)
+	recovered := l.last.Load().err != ""
+	l.last.Store(&outcome{accepted: t.Accepted})
+	l.logged = ""
+	switch {
+	case changed:
+		l.opts.Log.Info("configuration loaded", "file", l.file.Path(), "version", t.Version, "revision", t.Revision,
+			"endpoints", len(rt.GetEndpoints()))
+	case recovered:
+		l.opts.Log.Info("configuration is good again, and the running one", "file", l.file.Path(), "version", t.Version, "revision", t.Revision)
+	default:
+		l.opts.Log.Info("configuration means the same as before", "file", l.file.Path(), "version", t.Version, "revision", t.Revision)
+	}
+	return t, changed, nil
+}
+
+// failed notes that the file's newest content is not the running configuration.
+// The fleet goes on with the last good one. Each distinct error is logged once.
+func (l *Loader) failed(err error) {
+	l.loads.WithLabelValues("error").Inc()
+	l.successful.Set(0)
+	text := Shorten(err.Error())
+	l.last.Store(&outcome{err: text, accepted: l.last.Load().accepted})
+	if text == l.logged {
+		return
+	}
+	l.logged = text
+	for problem := range strings.Lines(text) {
+		l.opts.Log.Error("configuration problem", "problem", strings.TrimSuffix(problem, "\n"))
+	}
+	t := l.fleet.Desired()
+	l.opts.Log.Error("configuration refused; the last good one goes on", "file", l.file.Path(), "version", t.Version, "revision", t.Revision)
+}
+
+// Shorten keeps the first lines of a report of many problems.
+func Shorten(text string) string {
+	lines := strings.Split(text, "\n")
+	if len(lines) <= shownProblems {
+		return text
+	}
+	return strings.Join(lines[:shownProblems], "\n") +
+		fmt.Sprintf("\nand %d more; see controlplane validate", len(lines)-shownProblems)
+}
+
+// errEmptyName is for a caller that gives a text no name.
+var errEmptyName = errors.New("the configuration has no name")
+
+// Apply makes a text the running configuration and the content of the file.
+// Problems of the text are returned as such and change nothing; err means that
+// the text was good and could not be put into effect.
+//
+// When the file is edited at the same time, the last writer wins: a text
+// applied after the edit replaces it, read or not; an edit after the text has
+// been written is a change like any other.
+func (l *Loader) Apply(ctx context.Context, name string, data []byte, force bool) (t *fleet.Table, changed bool, problems []string, err error) {
+	if name == "" {
+		return nil, false, nil, errEmptyName
+	}
+	if err := l.take(ctx); err != nil {
+		return nil, false, nil, err
+	}
+	defer l.free()
+	rt, err := l.check(name, data, force)
+	if err != nil {
+		return nil, false, strings.Split(err.Error(), "\n"), nil
+	}
+	if err := l.file.Write(data); err != nil {
+		return nil, false, nil, err
+	}
+	t, changed, err = l.publish(rt)
+	return t, changed, nil, err
+}
+
+// CatchUp waits until a change of the file that has been saved already is
+// loaded or refused, at most for the given time, so that whoever saves the file
+// and then asks for the status is told about what was saved.
+func (l *Loader) CatchUp(ctx context.Context, most time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	tick := time.NewTicker(l.opts.Interval / 4)
+	defer tick.Stop()
+	for {
+		if l.take(ctx) != nil {
+			return
+		}
+		settled := l.file.Settled()
+		l.free()
+		if settled {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Status describes the desired configuration and the whole fleet.
+func (l *Loader) Status() *fleetv1.StatusResponse {
+	t, last := l.fleet.Desired(), l.last.Load()
+	return &fleetv1.StatusResponse{
+		Version:  t.Version,
+		Revision: t.Revision,
+		Config: &fleetv1.ConfigStatus{
+			File:      l.file.Path(),
+			Ok:        last.err == "",
+			Error:     last.err,
+			LoadedAt:  timestamppb.New(last.accepted),
+			Endpoints: uint32(len(t.Proto.GetEndpoints())),
+		},
+		Dataplanes: l.fleet.DataPlanes(),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (l *Loader) Describe(ch chan<- *prometheus.Desc) {
+	l.loads.Describe(ch)
+	l.successful.Describe(ch)
+}
+
+// Collect implements prometheus.Collector.
+func (l *Loader) Collect(ch chan<- prometheus.Metric) {
+	l.loads.Collect(ch)
+	l.successful.Collect(ch)
+}

@@ -1,0 +1,67 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"reverseproxy/controlplane/internal/explain"
+	"reverseproxy/controlplane/internal/fleet"
+	fleetv1 "reverseproxy/proto/fleet/v1"
+)
+
+// catchUp is how long a status may wait for a change of the file that is being
+// noticed.
+const catchUp = time.Second
+
+// Service is what the command line asks of a running control plane.
+type Service struct {
+	fleetv1.UnimplementedFleetServiceServer
+	loader *Loader
+	fleet  *fleet.Fleet
+	log    *slog.Logger
+}
+
+// NewService returns the service for the loader and the fleet it publishes to.
+func NewService(l *Loader, f *fleet.Fleet, log *slog.Logger) *Service {
+	return &Service{loader: l, fleet: f, log: log}
+}
+
+// Status implements fleetv1.FleetServiceServer. A change of the file that has
+// been saved already is taken into account.
+func (s *Service) Status(ctx context.Context, _ *fleetv1.StatusRequest) (*fleetv1.StatusResponse, error) {
+	s.loader.CatchUp(ctx, catchUp)
+	return s.loader.Status(), nil
+}
+
+// Apply implements fleetv1.FleetServiceServer.
+func (s *Service) Apply(ctx context.Context, r *fleetv1.ApplyRequest) (*fleetv1.ApplyResponse, error) {
+	s.log.Info("apply requested", "name", r.GetName(), "bytes", len(r.GetConfig()), "force", r.GetForce())
+	t, changed, problems, err := s.loader.Apply(ctx, r.GetName(), r.GetConfig(), r.GetForce())
+	switch {
+	case errors.Is(err, errEmptyName):
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	case ctx.Err() != nil && t == nil:
+		return nil, status.FromContextError(ctx.Err()).Err()
+	case err != nil:
+		s.log.Error("apply failed", "name", r.GetName(), "error", err)
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	case len(problems) > 0:
+		s.log.Warn("apply refused", "name", r.GetName(), "problems", len(problems), "first", problems[0])
+		return &fleetv1.ApplyResponse{Problems: problems}, nil
+	}
+	return &fleetv1.ApplyResponse{Version: t.Version, Revision: t.Revision, Changed: changed}, nil
+}
+
+// Explain implements fleetv1.FleetServiceServer.
+func (s *Service) Explain(_ context.Context, r *fleetv1.ExplainRequest) (*fleetv1.ExplainResponse, error) {
+	answer, err := explain.Explain(s.fleet.Desired().Proto, r)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	return answer, nil
+}

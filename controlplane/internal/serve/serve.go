@@ -1,0 +1,205 @@
+// Package serve runs a control plane: it puts source, loader, fleet, gRPC and
+// admin server together and takes them down again.
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"google.golang.org/grpc"
+
+	"reverseproxy/controlplane/internal/admin"
+	"reverseproxy/controlplane/internal/fleet"
+	"reverseproxy/controlplane/internal/reconcile"
+	"reverseproxy/controlplane/internal/source"
+	"reverseproxy/controlplane/internal/status"
+	fleetv1 "reverseproxy/proto/fleet/v1"
+	routetablev1 "reverseproxy/proto/routetable/v1"
+)
+
+// Options of a control plane, as on the command line.
+type Options struct {
+	// Config is the path of the configuration file.
+	Config string
+	// Listen is host:port of gRPC, Admin of HTTP; port 0 is any free one.
+	Listen, Admin string
+	// Insecure lets plaintext gRPC be served beyond this machine.
+	Insecure bool
+	// StateDir keeps the revision over restarts; empty: it is not kept.
+	StateDir string
+	// ApplyDeadline and ForgetAfter are described in fleet.Options; zero is the
+	// default.
+	ApplyDeadline, ForgetAfter time.Duration
+	// Interval between two looks at the file; zero is the default.
+	Interval time.Duration
+	// Reload makes the file be read at once.
+	Reload <-chan struct{}
+	// Build is the program's version.
+	Build string
+	// Log is required.
+	Log *slog.Logger
+	// Listening, when not nil, is called once with the bound addresses, when
+	// data planes are being served.
+	Listening func(grpc, admin string)
+}
+
+const (
+	sweepInterval = 5 * time.Second
+	stopTimeout   = 3 * time.Second
+)
+
+// InvalidConfigError says that there is no valid configuration to start with.
+type InvalidConfigError struct{ Err error }
+
+// Error returns all problems, one per line.
+func (e *InvalidConfigError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the problems.
+func (e *InvalidConfigError) Unwrap() error { return e.Err }
+
+// CheckListen returns an error when gRPC without encryption would be reachable
+// from other machines and insecure does not allow it.
+func CheckListen(flag, address string, insecure bool) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("%s %q is not host:port", flag, address)
+	}
+	if ip := net.ParseIP(host); insecure || host == "localhost" || ip != nil && ip.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("%s %s is not a loopback address and gRPC is not encrypted; "+
+		"use 127.0.0.1 or give --insecure to accept that anyone on the network can read and change the configuration", flag, address)
+}
+
+// Run serves until the context ends, which is a clean stop. Data planes are
+// served only once there is a valid configuration.
+func Run(ctx context.Context, o Options) error {
+	f, loader, err := load(o)
+	if err != nil {
+		return err
+	}
+	grpcListener, err := net.Listen("tcp", o.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for data planes on %s: %w", o.Listen, err)
+	}
+	adminListener, err := net.Listen("tcp", o.Admin)
+	if err != nil {
+		return errors.Join(fmt.Errorf("listen for admin requests on %s: %w", o.Admin, err), grpcListener.Close())
+	}
+
+	streams := fleet.NewServer(f, fleet.ServerOptions{})
+	grpcServer := grpc.NewServer(fleet.GRPCOptions()...)
+	routetablev1.RegisterRouteTableServiceServer(grpcServer, streams)
+	fleetv1.RegisterFleetServiceServer(grpcServer, reconcile.NewService(loader, f, o.Log))
+	var ready atomic.Bool
+	adminServer := admin.NewServer(registry(f, loader, o.Build),
+		func() status.Status { return status.From(loader.Status()) }, ready.Load, o.Log)
+
+	// The first server to fail ends the others.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var running sync.WaitGroup
+	running.Go(func() { cancel(grpcServer.Serve(grpcListener)) })
+	running.Go(func() { cancel(adminServer.Serve(adminListener)) })
+	running.Go(func() { loader.Run(ctx, o.Reload) })
+	running.Go(func() { sweep(ctx, f) })
+
+	ready.Store(true)
+	grpcAddress, adminAddress := grpcListener.Addr().String(), adminListener.Addr().String()
+	o.Log.Info("listening", "grpc", grpcAddress, "admin", adminAddress, "config", o.Config, "build", o.Build)
+	if o.Listening != nil {
+		o.Listening(grpcAddress, adminAddress)
+	}
+
+	<-ctx.Done()
+	cause := context.Cause(ctx)
+	ready.Store(false)
+	o.Log.Info("stopping")
+	streams.Stop()
+	stop(grpcServer, adminServer)
+	running.Wait()
+	if errors.Is(cause, context.Canceled) {
+		return nil
+	}
+	return cause
+}
+
+// load makes the fleet and publishes the first configuration.
+func load(o Options) (*fleet.Fleet, *reconcile.Loader, error) {
+	settings := fleet.Options{ApplyDeadline: o.ApplyDeadline, ForgetAfter: o.ForgetAfter, Log: o.Log}
+	var stateFile string
+	if o.StateDir != "" {
+		if err := os.MkdirAll(o.StateDir, 0o755); err != nil {
+			return nil, nil, fmt.Errorf("state directory: %w", err)
+		}
+		stateFile = filepath.Join(o.StateDir, reconcile.StateFileName)
+		var err error
+		settings.Version, settings.Revision, err = reconcile.ReadRevision(stateFile)
+		if err != nil {
+			o.Log.Warn("revision of the last run is not known; counting starts again", "error", err)
+		}
+	}
+	f := fleet.New(settings)
+	loader := reconcile.New(source.New(o.Config), f, reconcile.Options{Interval: o.Interval, StateFile: stateFile, Log: o.Log})
+	if err := loader.Start(); err != nil {
+		return nil, nil, &InvalidConfigError{err}
+	}
+	return f, loader, nil
+}
+
+// registry collects all metrics.
+func registry(f *fleet.Fleet, l *reconcile.Loader, build string) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "controlplane_build_info",
+		Help:        "The program's version, in labels; the value is 1.",
+		ConstLabels: prometheus.Labels{"version": build, "goversion": runtime.Version()},
+	})
+	info.Set(1)
+	r.MustRegister(f, l, info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+// sweep lets the fleet forget, until the context ends.
+func sweep(ctx context.Context, f *fleet.Fleet) {
+	tick := time.NewTicker(sweepInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			f.Sweep()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// stop ends both servers: requests that have begun get a moment to finish.
+func stop(g *grpc.Server, a *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	var stopping sync.WaitGroup
+	stopping.Go(func() {
+		if a.Shutdown(ctx) != nil {
+			_ = a.Close() // nothing can be done about a listener that does not close
+		}
+	})
+	stopping.Go(func() {
+		hard := context.AfterFunc(ctx, g.Stop)
+		defer hard()
+		g.GracefulStop()
+	})
+	stopping.Wait()
+}
