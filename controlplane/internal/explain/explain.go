@@ -82,6 +82,12 @@ func Explain(rt *routetablev1.RouteTable, q *fleetv1.ExplainRequest) (*fleetv1.E
 	return answer, nil
 }
 
+// Check returns an error when the question makes no sense.
+func Check(q *fleetv1.ExplainRequest) error {
+	_, err := request(q)
+	return err
+}
+
 // request turns the question into what matching looks at. A Host field wins over
 // the URL's host, as it does in clients.
 func request(q *fleetv1.ExplainRequest) (*routetable.Request, error) {

@@ -1,0 +1,128 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"reverseproxy/controlplane/internal/status"
+	fleetv1 "reverseproxy/proto/fleet/v1"
+)
+
+var applyCommand = &command{
+	name:    "apply",
+	args:    "CONFIG",
+	summary: "Make CONFIG the running configuration: check, write to the watched file, push",
+	more: `
+CONFIG may be - for standard input. It replaces the content of the file that the
+control plane watches; an edit of that file at the same moment is overwritten, or
+overwrites: the last writer wins. A CONFIG with any problem changes nothing.`,
+	setUp: setUpApply,
+}
+
+func setUpApply(env *Env, flags *pflag.FlagSet) func(context.Context, []string) error {
+	var r remote
+	var w waitFlags
+	output := outputFormat("table")
+	r.flags(flags)
+	flags.VarP(&output, "output", "o", "for people or for scripts")
+	force := flags.Bool("force", false, "accept that most endpoints, or all, are dropped")
+	w.flags(flags)
+	return func(ctx context.Context, args []string) error {
+		file, err := oneFile(args)
+		if err != nil {
+			return err
+		}
+		if err := w.check(flags); err != nil {
+			return err
+		}
+		name, data, err := readConfig(env, file)
+		if err != nil {
+			return err
+		}
+		if err := r.dial(); err != nil {
+			return err
+		}
+		defer r.close()
+		return apply(ctx, env, &r, &w, output, &fleetv1.ApplyRequest{Name: name, Config: data, Force: *force})
+	}
+}
+
+// applyResult is the JSON form of the outcome.
+type applyResult struct {
+	Version  string   `json:"version"`
+	Revision uint64   `json:"revision"`
+	Changed  bool     `json:"changed"`
+	Problems []string `json:"problems"` // never null
+	// With --wait: whether all data planes have applied it, why not, and those
+	// that have not.
+	Applied    *bool              `json:"applied,omitempty"`
+	Error      string             `json:"error,omitempty"`
+	DataPlanes []status.DataPlane `json:"dataplanes,omitempty"`
+}
+
+func apply(ctx context.Context, env *Env, r *remote, w *waitFlags, output outputFormat, request *fleetv1.ApplyRequest) error {
+	limit, cancel := context.WithTimeout(ctx, applyTimeout)
+	defer cancel()
+	answer, err := r.fleet.Apply(limit, request)
+	if err != nil {
+		return r.explainError(err)
+	}
+	result := applyResult{
+		Version: answer.GetVersion(), Revision: answer.GetRevision(), Changed: answer.GetChanged(),
+		Problems: append([]string{}, answer.GetProblems()...),
+	}
+	if len(result.Problems) > 0 {
+		if output == "json" {
+			return result.print(env, errReported)
+		}
+		fmt.Fprintln(env.Stderr, strings.Join(result.Problems, "\n"))
+		return fmt.Errorf("%s was refused; nothing has changed", request.GetName())
+	}
+	if output == "table" {
+		outcome := "is the running configuration now"
+		if !answer.GetChanged() {
+			outcome = "was the running configuration already"
+		}
+		fmt.Fprintf(env.Stdout, "%s: revision %d (version %s) %s\n", request.GetName(), answer.GetRevision(), short(answer.GetVersion()), outcome)
+	}
+	if !w.wait {
+		if output == "json" {
+			return result.print(env, nil)
+		}
+		return nil
+	}
+
+	s, err := w.run(ctx, env, r, answer.GetVersion())
+	if output == "json" {
+		success := err == nil
+		result.Applied = &success
+		if err != nil {
+			result.Error = err.Error()
+			result.DataPlanes = status.From(&fleetv1.StatusResponse{Dataplanes: failures(s, w.timeout)}).DataPlanes
+			err = errReported
+		}
+		return result.print(env, err)
+	}
+	if err == nil {
+		fmt.Fprintf(env.Stdout, "applied by %s\n", plural(len(s.GetDataplanes()), "data plane"))
+		return nil
+	}
+	if list := failures(s, w.timeout); len(list) > 0 {
+		printDataPlanes(newPage(env), list)
+	}
+	return err
+}
+
+// print writes the result and returns the error given.
+func (a applyResult) print(env *Env, outcome error) error {
+	e := json.NewEncoder(env.Stdout)
+	e.SetIndent("", "  ")
+	if err := e.Encode(a); err != nil {
+		return err
+	}
+	return outcome
+}

@@ -1,0 +1,175 @@
+// Package cli is the command line of the control plane: its sub-commands, their
+// flags, their output for people and for scripts, and their exit statuses.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"reverseproxy/controlplane/internal/serve"
+)
+
+// Exit statuses.
+const (
+	exitOK      = 0
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+// Env is what a command works with besides its arguments.
+type Env struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	// NoColor switches colour off also on a terminal.
+	NoColor bool
+	// Build is the program's version.
+	Build string
+	// Serve runs a control plane until the context ends.
+	Serve func(context.Context, serve.Options) error
+}
+
+// usageError is wrong usage: exit status 2.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+
+// errReported is a failure about which everything has been printed.
+var errReported = errors.New("reported")
+
+// command is one sub-command.
+type command struct {
+	name string
+	// args and summary are shown in the help.
+	args, summary string
+	// more is the rest of the help, after the flags.
+	more string
+	// setUp defines the flags and returns what to do with the arguments.
+	setUp func(env *Env, flags *pflag.FlagSet) func(ctx context.Context, args []string) error
+}
+
+// commands in the order of the help. The first is the default.
+var commands = []*command{serveCommand, validateCommand, explainCommand, statusCommand, applyCommand}
+
+// Run executes a command line and returns the exit status: 0 for success or a
+// clean stop, 1 for a failure, 2 for wrong usage.
+func Run(ctx context.Context, env Env, args []string) int {
+	cmd, explicit := commands[0], false
+	if len(args) > 0 {
+		if args[0] == "help" {
+			args = append(args[1:len(args):len(args)], "--help")
+		}
+		for _, c := range commands {
+			if c.name == args[0] {
+				cmd, args, explicit = c, args[1:], true
+				break
+			}
+		}
+	}
+	err := cmd.run(ctx, &env, args, explicit)
+	var usage *usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		fmt.Fprintf(env.Stderr, "controlplane: %s\nTry controlplane %s--help.\n", usage.text, prefixOf(cmd, explicit))
+		return exitUsage
+	case !errors.Is(err, errReported):
+		fmt.Fprintf(env.Stderr, "controlplane: %v\n", err)
+	}
+	return exitFailure
+}
+
+// prefixOf is how a command is written before its flags.
+func prefixOf(cmd *command, explicit bool) string {
+	if !explicit {
+		return ""
+	}
+	return cmd.name + " "
+}
+
+// run parses the command's arguments and executes it.
+func (c *command) run(ctx context.Context, env *Env, args []string, explicit bool) error {
+	flags := pflag.NewFlagSet(c.name, pflag.ContinueOnError)
+	flags.SortFlags = false
+	flags.SetOutput(io.Discard) // errors are ours to print
+	do := c.setUp(env, flags)
+	help := flags.BoolP("help", "h", false, "print this help")
+	version := flags.Bool("version", false, "print the program's version")
+	if err := flags.Parse(args); err != nil {
+		return usagef("%v", err)
+	}
+	switch {
+	case *help:
+		c.help(env.Stdout, flags, explicit)
+		return nil
+	case *version:
+		fmt.Fprintln(env.Stdout, "controlplane", env.Build)
+		return nil
+	}
+	args, err := c.arguments(flags.Args(), explicit)
+	if err != nil {
+		return err
+	}
+	return do(ctx, args)
+}
+
+// arguments returns what follows the command. Flags before the word serve are
+// understood; before another command they would be those of serve.
+func (c *command) arguments(args []string, explicit bool) ([]string, error) {
+	if explicit || len(args) < 2 {
+		return args, nil
+	}
+	i := slices.IndexFunc(commands, func(c *command) bool { return c.name == args[0] })
+	switch {
+	case i < 0:
+		return args, nil
+	case commands[i] == c:
+		return args[1:], nil
+	}
+	return nil, usagef("the command %s must come first, before its flags", args[0])
+}
+
+// help prints the command's usage, and the program's when no command was named.
+func (c *command) help(w io.Writer, flags *pflag.FlagSet, explicit bool) {
+	if explicit {
+		fmt.Fprintf(w, "%s.\n\nUsage: controlplane %s [flags] %s\n", c.summary, c.name, c.args)
+	} else {
+		fmt.Fprint(w, "The control plane keeps a fleet of data planes on what one YAML file says.\n\nUsage:\n")
+		for _, c := range commands {
+			name := c.name
+			if name == commands[0].name {
+				name = "[" + name + "]"
+			}
+			fmt.Fprintf(w, "  controlplane %-37s %s\n", name+" [flags] "+c.args, c.summary)
+		}
+		fmt.Fprint(w, "\n'controlplane COMMAND --help' says more about one of them.\n")
+	}
+	title := "Flags"
+	if !explicit {
+		title = "Flags of " + c.name
+	}
+	fmt.Fprintf(w, "\n%s:\n%s", title, flags.FlagUsages())
+	if c.more != "" {
+		fmt.Fprintf(w, "\n%s\n", strings.TrimSpace(c.more))
+	}
+	fmt.Fprint(w, "\nExit status: 0 success or clean stop, 1 failure, 2 wrong usage.\n")
+}
+
+// oneFile returns the only argument of a command that takes CONFIG.
+func oneFile(args []string) (string, error) {
+	switch {
+	case len(args) == 0:
+		return "", usagef("CONFIG is missing: the path of the YAML file")
+	case len(args) > 1:
+		return "", usagef("one CONFIG is expected, but there are %d arguments: %s", len(args), strings.Join(args, " "))
+	}
+	return args[0], nil
+}

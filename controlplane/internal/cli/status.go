@@ -1,0 +1,166 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"reverseproxy/controlplane/internal/fleet"
+	"reverseproxy/controlplane/internal/status"
+	fleetv1 "reverseproxy/proto/fleet/v1"
+)
+
+var statusCommand = &command{
+	name:    "status",
+	args:    "",
+	summary: "Show the fleet: a row per data plane",
+	more: `
+A data plane is
+  applied       it runs the desired version
+  pending       the desired version is on its way
+  rejected      it has refused the desired version; it goes on with the one before
+  stale         it is connected, but silent, or late to answer
+  disconnected  it has vanished; forgotten after serve's --forget-after
+
+With --wait, a configuration file whose newest content was refused is a failure.`,
+	setUp: setUpStatus,
+}
+
+// watchInterval is how often --watch shows the fleet anew.
+const watchInterval = time.Second
+
+func setUpStatus(env *Env, flags *pflag.FlagSet) func(context.Context, []string) error {
+	var r remote
+	var w waitFlags
+	output := outputFormat("table")
+	r.flags(flags)
+	flags.VarP(&output, "output", "o", "for people or for scripts")
+	watch := flags.Bool("watch", false, "show it again every second until interrupted")
+	w.flags(flags)
+	return func(ctx context.Context, args []string) error {
+		switch {
+		case len(args) > 0:
+			return usagef("status takes no arguments, but there is %q", args[0])
+		case *watch && w.wait:
+			return usagef("--watch and --wait exclude each other")
+		}
+		if err := w.check(flags); err != nil {
+			return err
+		}
+		if err := r.dial(); err != nil {
+			return err
+		}
+		defer r.close()
+		switch {
+		case *watch:
+			return watchStatus(ctx, env, &r, output)
+		case w.wait:
+			return waitStatus(ctx, env, &r, &w, output)
+		}
+		s, err := r.status(ctx)
+		if err != nil {
+			return err
+		}
+		printStatus(env, s, output)
+		return nil
+	}
+}
+
+// printStatus prints the fleet.
+func printStatus(env *Env, s *fleetv1.StatusResponse, output outputFormat) {
+	if output == "json" {
+		_, _ = env.Stdout.Write(status.From(s).JSON())
+		return
+	}
+	p := newPage(env)
+	c := s.GetConfig()
+	p.printf("%s: revision %d, version %s, %s, accepted %s\n", c.GetFile(), s.GetRevision(), short(s.GetVersion()),
+		plural(int(c.GetEndpoints()), "endpoint"), ago(time.Since(c.GetLoadedAt().AsTime())))
+	if !c.GetOk() {
+		p.printf("%s\n%s\n", p.paint(red, "its newest content was refused; the revision above goes on:"), c.GetError())
+	}
+	p.printf("\n")
+	if len(s.GetDataplanes()) == 0 {
+		p.printf("No data plane has connected yet.\n")
+		return
+	}
+	printDataPlanes(p, s.GetDataplanes())
+}
+
+// printDataPlanes prints a row for each.
+func printDataPlanes(p *page, list []*fleetv1.DataPlane) {
+	header := []string{"ID", "ADDRESS", "STATE", "VERSION", "REVISION", "CONTACT", "REQUESTS", "ERROR"}
+	rows := make([][]cell, 0, len(list))
+	for _, d := range list {
+		version := short(d.GetVersion())
+		if d.GetSource() == "disk" {
+			version += " (disk)"
+		}
+		rows = append(rows, []cell{
+			{text: d.GetId(), color: ""}, {text: d.GetAddress(), color: faint},
+			{text: fleet.StateName(d.GetState()), color: stateColor(d.GetState())},
+			{text: version}, {text: strconv.FormatUint(d.GetRevision(), 10)},
+			{text: ago(time.Duration(d.GetLastContactSeconds() * float64(time.Second)))},
+			{text: strconv.FormatUint(d.GetRequestsTotal(), 10)}, {text: oneLine(d.GetError()), color: red},
+		})
+	}
+	p.table(header, rows)
+}
+
+func stateColor(s fleetv1.DataPlaneState) string {
+	switch s {
+	case applied:
+		return green
+	case pending:
+		return yellow
+	default:
+		return red
+	}
+}
+
+// watchStatus prints the fleet again and again; on a terminal in the same place.
+func watchStatus(ctx context.Context, env *Env, r *remote, output outputFormat) error {
+	_, terminal := terminalWidth(env.Stdout)
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	for first := true; ; first = false {
+		s, err := r.status(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil // interrupting is how it ends
+		case err != nil && first:
+			return err
+		}
+		switch {
+		case terminal:
+			fmt.Fprint(env.Stdout, "\x1b[H\x1b[2J")
+		case !first && output == "table":
+			fmt.Fprintln(env.Stdout)
+		}
+		if err != nil {
+			fmt.Fprintf(env.Stderr, "controlplane: %v\n", err)
+		} else {
+			printStatus(env, s, output)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// waitStatus waits for the fleet and prints it, as far as it is known.
+func waitStatus(ctx context.Context, env *Env, r *remote, w *waitFlags, output outputFormat) error {
+	s, err := w.run(ctx, env, r, "")
+	if s != nil {
+		if err != nil {
+			failures(s, w.timeout) // adds the reasons
+		}
+		printStatus(env, s, output)
+	}
+	return err
+}

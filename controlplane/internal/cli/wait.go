@@ -1,0 +1,188 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	fleetv1 "reverseproxy/proto/fleet/v1"
+)
+
+// Short names of the states.
+const (
+	applied      = fleetv1.DataPlaneState_DATA_PLANE_STATE_APPLIED
+	rejected     = fleetv1.DataPlaneState_DATA_PLANE_STATE_REJECTED
+	pending      = fleetv1.DataPlaneState_DATA_PLANE_STATE_PENDING
+	stale        = fleetv1.DataPlaneState_DATA_PLANE_STATE_STALE
+	disconnected = fleetv1.DataPlaneState_DATA_PLANE_STATE_DISCONNECTED
+)
+
+// waitInterval is how often a waiting command asks.
+const waitInterval = 200 * time.Millisecond
+
+// waitFlags are the flags of the commands that can wait for the fleet.
+type waitFlags struct {
+	wait    bool
+	timeout time.Duration
+	expect  int
+}
+
+func (w *waitFlags) flags(f *pflag.FlagSet) {
+	f.BoolVar(&w.wait, "wait", false, "wait until every data plane has applied the version; exit 1 with a row for each that has not")
+	f.DurationVar(&w.timeout, "timeout", 30*time.Second, "longest `time` to wait")
+	f.IntVar(&w.expect, "expect", 1, "least `number` of data planes that must be there and have applied it")
+}
+
+// check refuses values that make no sense, and flags without --wait.
+func (w *waitFlags) check(f *pflag.FlagSet) error {
+	switch {
+	case !w.wait && (f.Changed("timeout") || f.Changed("expect")):
+		return usagef("--timeout and --expect go together with --wait")
+	case w.timeout <= 0:
+		return usagef("--timeout must be more than zero")
+	case w.expect < 0:
+		return usagef("--expect must not be negative")
+	}
+	return nil
+}
+
+// verdict is what a status means for whoever waits.
+type verdict struct {
+	done bool
+	// err is nil when done means success.
+	err error
+}
+
+// judge decides by a status. version is what is waited for, empty for whatever
+// is desired.
+func (w *waitFlags) judge(s *fleetv1.StatusResponse, version string) verdict {
+	if version == "" && !s.GetConfig().GetOk() {
+		return verdict{true, fmt.Errorf("the newest content of %s is not the running configuration: %s",
+			s.GetConfig().GetFile(), oneLine(s.GetConfig().GetError()))}
+	}
+	if version != "" && s.GetVersion() != version {
+		return verdict{true, fmt.Errorf("version %s was replaced by revision %d (version %s) before all data planes had applied it",
+			short(version), s.GetRevision(), short(s.GetVersion()))}
+	}
+	n := count(s)
+	known := len(s.GetDataplanes())
+	switch {
+	case n[applied] == known && known >= w.expect:
+		return verdict{done: true}
+	case n[rejected] > 0 && n[applied]+n[rejected] == known:
+		return verdict{true, fmt.Errorf("%s rejected version %s", outOf(n[rejected], known), short(s.GetVersion()))}
+	}
+	return verdict{}
+}
+
+// outOf says which part of the data planes.
+func outOf(n, known int) string { return fmt.Sprintf("%d of %s", n, plural(known, "data plane")) }
+
+// count returns the number of data planes in each state.
+func count(s *fleetv1.StatusResponse) map[fleetv1.DataPlaneState]int {
+	n := map[fleetv1.DataPlaneState]int{}
+	for _, d := range s.GetDataplanes() {
+		n[d.GetState()]++
+	}
+	return n
+}
+
+// run asks until the fleet has converged, cannot any more, or the time is over,
+// and returns the last status with the outcome. The status is nil when there
+// was no answer at all. A control plane that goes away meanwhile is waited for:
+// it may be restarting.
+func (w *waitFlags) run(ctx context.Context, env *Env, r *remote, version string) (*fleetv1.StatusResponse, error) {
+	limit, cancel := context.WithTimeout(ctx, w.timeout)
+	defer cancel()
+	tick := time.NewTicker(waitInterval)
+	defer tick.Stop()
+	progress := newProgress(env)
+	defer progress.clear()
+	var last *fleetv1.StatusResponse
+	for {
+		s, err := r.status(limit)
+		switch {
+		case err == nil:
+			last = s
+			if v := w.judge(s, version); v.done {
+				return s, v.err
+			}
+			progress.show(s)
+		case last == nil && limit.Err() == nil:
+			return nil, err
+		}
+		select {
+		case <-tick.C:
+		case <-limit.Done():
+			switch {
+			case ctx.Err() != nil:
+				return last, fmt.Errorf("interrupted")
+			case err != nil && last == nil:
+				return nil, err
+			case err != nil:
+				return last, fmt.Errorf("after %s: %w", w.timeout, err)
+			}
+			return last, w.timedOut(last)
+		}
+	}
+}
+
+// timedOut says what was still missing at the end.
+func (w *waitFlags) timedOut(s *fleetv1.StatusResponse) error {
+	known := len(s.GetDataplanes())
+	if known < w.expect {
+		return fmt.Errorf("timed out after %s: %d of %d expected data planes are known", w.timeout, known, w.expect)
+	}
+	return fmt.Errorf("timed out after %s: %s did not apply version %s",
+		w.timeout, outOf(known-count(s)[applied], known), short(s.GetVersion()))
+}
+
+// failures returns the data planes that have not applied the desired version,
+// with a reason each.
+func failures(s *fleetv1.StatusResponse, timeout time.Duration) []*fleetv1.DataPlane {
+	var list []*fleetv1.DataPlane
+	for _, d := range s.GetDataplanes() {
+		if d.GetState() == applied {
+			continue
+		}
+		if d.GetError() == "" {
+			switch d.GetState() {
+			case pending:
+				d.Error = fmt.Sprintf("timed out: no answer within %s", timeout)
+			case disconnected:
+				d.Error = "vanished: it has no connection to the control plane"
+			}
+		}
+		list = append(list, d)
+	}
+	return list
+}
+
+// progress is one line on a terminal that is written over again and again.
+type progress struct {
+	env   *Env
+	on    bool
+	shown bool
+}
+
+func newProgress(env *Env) *progress {
+	_, terminal := terminalWidth(env.Stderr)
+	return &progress{env: env, on: terminal}
+}
+
+func (p *progress) show(s *fleetv1.StatusResponse) {
+	if p.on {
+		n := count(s)
+		fmt.Fprintf(p.env.Stderr, "\r\x1b[Krevision %d: %d applied, %d pending, %d rejected, %d stale, %d disconnected",
+			s.GetRevision(), n[applied], n[pending], n[rejected], n[stale], n[disconnected])
+		p.shown = true
+	}
+}
+
+func (p *progress) clear() {
+	if p.shown {
+		fmt.Fprint(p.env.Stderr, "\r\x1b[K")
+	}
+}
