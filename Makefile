@@ -50,6 +50,9 @@ test: deps check-format lint check-generated unit e2e ## everything that CI chec
 unit: deps ## Go tests with the race detector; coverage data into build/
 	@mkdir -p build
 	$(GO) test -race -covermode=atomic -coverprofile=build/coverage.out ./...
+	@# The race detector allocates, so tests of allocations are built without it.
+	@packages=$$(grep -rl --include='*_test.go' 'func Test[A-Za-z]*Alloc' . | xargs -r -n 1 dirname | sort -u); \
+	[ -z "$$packages" ] || { set -x; $(GO) test -run Alloc $$packages; }
 
 coverage: ## HTML report of the last `make unit`
 	@test -f build/coverage.out || $(MAKE) unit
