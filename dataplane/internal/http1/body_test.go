@@ -90,6 +90,9 @@ func TestBody(t *testing.T) {
 				t.Errorf("got %q, n=%d, done=%v, %v; want %q, n=%d", payload, n, done, err, tt.payload, len(tt.in))
 			}
 			checkBodySplits(t, tt.framing, tt.length, p)
+			if tt.framing == http1.Chunked {
+				checkDecoded(t, p, payload, n)
+			}
 			for i := range len(tt.in) {
 				if _, n, done, err := follow(t, tt.framing, tt.length, p[:i], i); n != i || done || err != nil {
 					t.Errorf("first %d bytes: n=%d, done=%v, %v", i, n, done, err)

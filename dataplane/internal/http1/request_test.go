@@ -114,6 +114,7 @@ func TestRequest(t *testing.T) {
 				t.Errorf("Raw is %q, want %q", r.Raw, want)
 			}
 			checkSpans(t, &r.Head)
+			compareRequest(t, r)
 			checkSplits(t, &request{}, tt.in, http1.Limits{}, whole)
 			// What follows belongs to others.
 			if more := parseReads(&request{}, tt.in+"\x00\n x", http1.Limits{}, 1, len(tt.in)+4); diffOutcome(whole, more) != "" {

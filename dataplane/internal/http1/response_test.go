@@ -55,6 +55,7 @@ func TestResponse(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", got, tt.want)
 			}
 			checkSpans(t, &r.Head)
+			compareResponse(t, r, methodNames[tt.to])
 			checkSplits(t, kind, tt.in, http1.Limits{}, whole)
 		})
 	}
