@@ -58,6 +58,9 @@ type Origin struct{ draining atomic.Bool }
 // Drain makes every further response on connections of this origin the last one.
 func (o *Origin) Drain() { o.draining.Store(true) }
 
+// Draining reports whether Drain has been called.
+func (o *Origin) Draining() bool { return o.draining.Load() }
+
 // Conn is the session's part of a connection, to a client or to a backend. A
 // driver keeps one in each of its connections, zeroed before use.
 type Conn struct {
@@ -171,6 +174,9 @@ func (e *Engine) keep(c *Conn, rest []byte, own bool) {
 		c.in, c.off = append(e.buffer(), rest...), 0
 	}
 }
+
+// AtRest reports whether c is a client connection between two requests.
+func (c *Conn) AtRest() bool { return c.state == idle && !c.hasUnused() }
 
 // hasUnused reports whether bytes of a next message wait in c.
 func (c *Conn) hasUnused() bool { return c.in != nil }

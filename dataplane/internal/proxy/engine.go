@@ -262,7 +262,7 @@ func (e *Engine) DialFailed(b *Conn, timeout bool) {
 // CloseIdle closes a client connection that is between two requests, for
 // draining, and reports whether it did.
 func (e *Engine) CloseIdle(c *Conn) bool {
-	if c.state != idle || c.hasUnused() || e.d.Queued(c) > 0 {
+	if !c.AtRest() || e.d.Queued(c) > 0 {
 		return false
 	}
 	e.close(c)

@@ -1,0 +1,106 @@
+package loop
+
+import (
+	"context"
+	"time"
+
+	"reverseproxy/dataplane/internal/proxy"
+)
+
+// driver is an eventLoop as its engine sees it. All methods are called with the
+// loop's mutex held.
+type driver eventLoop
+
+func (d *driver) loop() *eventLoop { return (*eventLoop)(d) }
+
+// Send implements proxy.Driver.
+func (d *driver) Send(pc *proxy.Conn, p []byte) {
+	c := pc.Handle.(*conn)
+	if c.closed || c.broken || c.shut {
+		return
+	}
+	if c.out == nil {
+		c.out = d.loop().outBuffer()
+	}
+	c.out = append(c.out, p...)
+	d.loop().mark(c)
+}
+
+// Queued implements proxy.Driver.
+func (d *driver) Queued(pc *proxy.Conn) int {
+	c := pc.Handle.(*conn)
+	return len(c.out) + int(c.unsent.Load())
+}
+
+// Dial implements proxy.Driver.
+func (d *driver) Dial(addr string, timeout time.Duration) *proxy.Conn {
+	l := d.loop()
+	c := newConn(l)
+	ctx, cancel := context.WithTimeout(l.server.ctx, timeout)
+	c.cancel = cancel
+	l.conns[c] = struct{}{}
+	l.server.goroutines.Go(func() { c.dialAndRead(ctx, addr) })
+	return &c.Conn
+}
+
+// CloseWrite implements proxy.Driver.
+func (d *driver) CloseWrite(pc *proxy.Conn) {
+	c := pc.Handle.(*conn)
+	c.shut = true
+	d.loop().mark(c)
+}
+
+// Close implements proxy.Driver.
+func (d *driver) Close(pc *proxy.Conn) { pc.Handle.(*conn).close(false) }
+
+// Abort implements proxy.Driver.
+func (d *driver) Abort(pc *proxy.Conn) { pc.Handle.(*conn).close(true) }
+
+// Pause implements proxy.Driver.
+func (d *driver) Pause(pc *proxy.Conn) { pc.Handle.(*conn).paused.Store(true) }
+
+// Resume implements proxy.Driver.
+func (d *driver) Resume(pc *proxy.Conn) {
+	c := pc.Handle.(*conn)
+	c.paused.Store(false)
+	c.wakeReader()
+}
+
+// After implements proxy.Driver.
+func (d *driver) After(pc *proxy.Conn, deadline int64) {
+	c := pc.Handle.(*conn)
+	if c.closed {
+		return
+	}
+	sleeping := d.wheel.n == 0
+	if sleeping {
+		d.wheel.start(d.server.now())
+	}
+	d.wheel.set(&c.timer, deadline)
+	if sleeping && d.wheel.n > 0 {
+		select {
+		case d.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Go implements proxy.Driver.
+func (d *driver) Go(work, done func()) {
+	l := d.loop()
+	l.server.goroutines.Go(func() {
+		work()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.comeBack(done)
+	})
+}
+
+func (l *eventLoop) comeBack(done func()) {
+	func() {
+		defer l.survive(nil)
+		l.engine.SetNow(l.server.now())
+		done()
+	}()
+	l.settle()
+}

@@ -1,0 +1,252 @@
+package loop
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"reverseproxy/dataplane/internal/proxy"
+)
+
+// eventLoop is one Engine with its connections. In this driver it is not a
+// thread but a mutex: whoever has something to tell the engine takes it.
+type eventLoop struct {
+	server *Server
+	log    *slog.Logger
+	panics atomic.Uint64
+
+	mu sync.Mutex
+	// The rest is guarded by mu.
+	engine  *proxy.Engine
+	wheel   wheel
+	conns   map[*conn]struct{} // all that are not closed
+	pending []*conn            // with something to be done outside the mutex
+	free    [][]byte
+	closed  bool
+
+	wake chan struct{} // there is a deadline again
+}
+
+const (
+	outBytes    = 4 << 10  // of a new output buffer
+	maxOutBytes = 64 << 10 // larger ones are left to the garbage collector
+	maxFree     = 256
+)
+
+func newEventLoop(s *Server, shard int) *eventLoop {
+	l := &eventLoop{
+		server: s, log: s.options.Log, conns: map[*conn]struct{}{}, wake: make(chan struct{}, 1),
+	}
+	l.wheel.init(s.now())
+	l.engine = proxy.New(proxy.Config{
+		Driver: (*driver)(l), Live: s.options.Live, Metrics: s.options.Metrics, Shard: shard,
+		Page: s.options.MetricsPage, Log: s.options.Log,
+	})
+	return l
+}
+
+// event is what an engine can be told.
+type event uint8
+
+const (
+	accepted event = iota
+	refused
+	received
+	ended
+	connected
+	dialFailed
+	drained
+	timedOut
+	closeIdle
+	returned
+)
+
+// tell calls the engine, and then does what it asked for. l.mu must be held; it
+// is let go in between.
+func (l *eventLoop) tell(ev event, c *conn, p []byte, err error) {
+	l.call(ev, c, p, err)
+	l.settle()
+}
+
+// call is the edge between bytes from the network and the rest of the process: a
+// panic costs the connection, not the process.
+func (l *eventLoop) call(ev event, c *conn, p []byte, err error) {
+	defer l.survive(c)
+	e := l.engine
+	e.SetNow(l.server.now())
+	switch ev {
+	case accepted:
+		e.Accept(&c.Conn, c.remote, &c.listener.origin)
+	case refused:
+		e.Refuse(&c.Conn, c.remote, &c.listener.origin)
+	case received:
+		e.Data(&c.Conn, p)
+	case ended:
+		e.EOF(&c.Conn, err)
+	case connected:
+		e.Connected(&c.Conn)
+	case dialFailed:
+		e.DialFailed(&c.Conn, isTimeout(err))
+	case drained:
+		e.Drained(&c.Conn)
+	case timedOut:
+		e.Timeout(&c.Conn)
+	case closeIdle:
+		e.CloseIdle(&c.Conn)
+	}
+}
+
+func (l *eventLoop) survive(c *conn) {
+	r := recover()
+	if r == nil {
+		return
+	}
+	l.panics.Add(1)
+	l.log.Error("connection closed after a panic", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+	if c != nil && !c.closed {
+		l.engine.Abandon(&c.Conn)
+	}
+}
+
+// settle does what has to be done without the mutex for the connections that
+// callbacks have marked: write, shut down, close. l.mu must be held.
+func (l *eventLoop) settle() {
+	for len(l.pending) > 0 {
+		last := len(l.pending) - 1
+		c := l.pending[last]
+		l.pending[last] = nil
+		l.pending = l.pending[:last]
+		c.marked = false
+		l.attend(c)
+	}
+}
+
+func (l *eventLoop) mark(c *conn) {
+	if !c.marked {
+		c.marked = true
+		l.pending = append(l.pending, c)
+	}
+}
+
+// attend does for c what callbacks have asked for. Only one goroutine at a time
+// does: c.busy.
+func (l *eventLoop) attend(c *conn) {
+	for !c.busy && c.sock != nil {
+		switch {
+		case c.closed:
+			if c.released {
+				return
+			}
+			c.released = true
+			l.unlocked(c.release)
+			return
+		case len(c.out) > 0 && !c.broken:
+			c.writing, c.out = c.out, nil
+			c.written, c.busy = 0, true
+			c.unsent.Store(int64(len(c.writing)))
+			l.unlocked(c.writeSome)
+			if c.written < len(c.writing) && c.writeErr == nil {
+				l.server.goroutines.Go(c.writeRest)
+				return // busy until it has ended
+			}
+			l.wrote(c)
+		case c.shut && !c.shutDone:
+			c.shutDone = true
+			l.unlocked(c.closeWrite)
+		default:
+			return
+		}
+	}
+}
+
+// wrote takes note of the end of a write. l.mu must be held.
+func (l *eventLoop) wrote(c *conn) {
+	c.busy = false
+	l.putOut(c.writing)
+	c.writing = nil
+	c.unsent.Store(0)
+	if c.closed {
+		l.mark(c)
+		return
+	}
+	if c.writeErr != nil {
+		// The reader will find out: what the peer has sent before is still to be
+		// read, and may be a response that it sent instead of reading on. Unless
+		// there is no reader any more.
+		c.broken = true
+		c.out = nil
+		if c.readerDone || c.paused.Load() {
+			l.call(ended, c, nil, c.writeErr)
+			return
+		}
+	}
+	if len(c.out) == 0 {
+		l.call(drained, c, nil, nil)
+	}
+}
+
+func (l *eventLoop) unlocked(f func()) {
+	l.mu.Unlock()
+	f()
+	l.mu.Lock()
+}
+
+func (l *eventLoop) outBuffer() []byte {
+	if n := len(l.free); n > 0 {
+		b := l.free[n-1]
+		l.free = l.free[:n-1]
+		return b
+	}
+	return make([]byte, 0, outBytes)
+}
+
+func (l *eventLoop) putOut(b []byte) {
+	if cap(b) > 0 && cap(b) <= maxOutBytes && len(l.free) < maxFree {
+		l.free = append(l.free, b[:0])
+	}
+}
+
+// keepTime tells the engine about deadlines until stop is closed.
+func (l *eventLoop) keepTime(stop <-chan struct{}) {
+	clock := time.NewTimer(tick)
+	defer clock.Stop()
+	for {
+		select {
+		case <-clock.C:
+		case <-stop:
+			return
+		}
+		l.mu.Lock()
+		for c := l.wheel.expired(l.server.now()); c != nil; c = l.wheel.expired(l.server.now()) {
+			l.tell(timedOut, c, nil, nil)
+		}
+		asleep := l.wheel.n == 0
+		l.mu.Unlock()
+		if asleep {
+			select {
+			case <-l.wake:
+			case <-stop:
+				return
+			}
+		}
+		clock.Reset(tick)
+	}
+}
+
+// closeAll closes every connection at once.
+func (l *eventLoop) closeAll() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	for c := range l.conns {
+		l.engine.SetNow(l.server.now())
+		l.engine.Abandon(&c.Conn)
+		if !c.closed {
+			c.close(false)
+		}
+	}
+	l.settle()
+}
