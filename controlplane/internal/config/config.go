@@ -128,7 +128,7 @@ func Load(name string, data []byte) (*Config, error) {
 	} else {
 		r.file(root)
 	}
-	if err := r.problems.errors(name); err != nil {
+	if err := r.problems.errors(name, data); err != nil {
 		return nil, err
 	}
 	return &r.config, nil

@@ -200,72 +200,54 @@ func (r *reader) endpoint(n node, at *path) {
 	}
 }
 
-func (r *reader) name(n node, at *path, e *Endpoint) bool {
-	name, ok := r.text(n, at, "the name of the endpoint")
-	if !ok {
-		return false
-	}
-	if err := routetable.CheckName(name); err != nil {
-		r.problem(n, at, "%s", err)
-		return false
-	}
-	e.Name = name
-	return true
+func (r *reader) name(n node, at *path, e *Endpoint) (ok bool) {
+	e.Name, ok = r.text(n, at, "a name", routetable.CheckName)
+	return ok
 }
 
 func (r *reader) from(n node, at *path, e *Endpoint) bool {
-	from, ok := r.text(n, at, "a path, such as /index, /assets/* or /*")
-	if !ok {
-		return false
-	}
-	path, prefix, err := routetable.ParseFrom(from)
-	if err != nil {
-		r.problem(n, at, "%s", err)
-		return false
-	}
-	e.Path, e.Prefix = path, prefix
-	return true
+	_, ok := r.text(n, at, "a path, such as /index, /assets/* or /*", func(from string) (err error) {
+		e.Path, e.Prefix, err = routetable.ParseFrom(from)
+		return err
+	})
+	return ok
 }
 
 func (r *reader) hosts(n node, at *path, e *Endpoint) bool {
 	good := true
 	one := func(n node, at *path) {
-		text, ok := r.text(n, at, "a host, such as shop.example.com or \"*.example.com\"")
+		host, ok := r.text(n, at, `a host, such as shop.example.com or "*.example.com"`, func(host string) error {
+			return routetable.CheckHost(lower(host))
+		})
 		if !ok {
 			good = false
 			return
 		}
-		host := string(routetable.AppendLower(nil, text))
-		if err := routetable.CheckHost(host); err != nil {
-			r.problem(n, at, "%s", err)
-			good = false
-			return
-		}
-		e.Hosts = append(e.Hosts, host)
+		e.Hosts = append(e.Hosts, lower(host))
 	}
 	if n.kind() == scalar {
 		one(n, at)
 		return good
 	}
-	good = r.some(n, at, "hosts", "write the host alone or [host, host]", "any host", one) && good
+	listed := r.some(n, at, "hosts", "write one host or a list [host, host]", "any host", one)
 	e.Hosts = canonical(e.Hosts)
-	return good
+	return listed && good
+}
+
+// lower is s with ASCII letters in lower case: what has no case in HTTP is kept
+// so.
+func lower(s string) string {
+	if routetable.IsLower(s) {
+		return s
+	}
+	return string(routetable.AppendLower(nil, s))
 }
 
 func (r *reader) methods(n node, at *path, e *Endpoint) bool {
 	good := true
-	listed := r.some(n, at, "methods", "such as [GET, HEAD]", "any method", func(n node, at *path) {
-		method, ok := r.text(n, at, "a method, such as GET")
+	listed := r.some(n, at, "methods", inList(n, "write [GET, HEAD]"), "any method", func(n node, at *path) {
+		method, ok := r.text(n, at, "a method, such as GET", checkMethod)
 		if !ok {
-			good = false
-			return
-		}
-		err := routetable.CheckMethod(method)
-		if upper := strings.ToUpper(method); err == nil && upper != method {
-			err = fmt.Errorf("%s is not in upper case, and methods are case-sensitive; write %s", quote(method), upper)
-		}
-		if err != nil {
-			r.problem(n, at, "%s", err)
 			good = false
 			return
 		}
@@ -273,6 +255,27 @@ func (r *reader) methods(n node, at *path, e *Endpoint) bool {
 	})
 	e.Methods = canonical(e.Methods)
 	return listed && good
+}
+
+// checkMethod is stricter than a route table: a method in lower case is valid
+// HTTP, but not what anyone sends.
+func checkMethod(method string) error {
+	if err := routetable.CheckMethod(method); err != nil {
+		return err
+	}
+	if upper := strings.ToUpper(method); upper != method {
+		return fmt.Errorf("%s is not in upper case, and methods are case-sensitive (did you mean %q?)", quote(method), upper)
+	}
+	return nil
+}
+
+// inList is the remedy for a single value where a list is expected.
+func inList(n node, otherwise string) string {
+	const longest = 100
+	if n.kind() == scalar && n.scalarType() == stringType && len(n.text()) <= longest && !strings.ContainsAny(n.text(), "?,[]{}#\"'\n") {
+		return fmt.Sprintf("write [%s]", n.text())
+	}
+	return otherwise
 }
 
 // canonical sorts a list and removes what is there twice.
@@ -302,8 +305,8 @@ func (r *reader) headers(n node, at *path, e *Endpoint) bool {
 	before := r.problems.added
 	lines := map[string]int{}
 	r.pairs(n, at, map[string]Position{}, func(key, v node, at *path) {
-		value, ok := r.text(v, at, "the exact value of the header")
-		name := string(routetable.AppendLower(nil, key.text()))
+		value, ok := r.text(v, at, "the exact value of the header as a text", routetable.CheckHeaderValue)
+		name := lower(key.text())
 		if err := routetable.CheckHeaderName(name); err != nil {
 			r.problem(key, at, "%s", err)
 			return
@@ -313,30 +316,23 @@ func (r *reader) headers(n node, at *path, e *Endpoint) bool {
 			return
 		}
 		lines[name] = key.position().Line
-		if !ok {
-			return
+		if ok {
+			e.Headers = append(e.Headers, Header{Name: name, Value: value})
 		}
-		if err := routetable.CheckHeaderValue(value); err != nil {
-			r.problem(v, at, "%s", err)
-			return
-		}
-		e.Headers = append(e.Headers, Header{Name: name, Value: value})
 	})
 	slices.SortFunc(e.Headers, func(a, b Header) int { return cmp.Compare(a.Name, b.Name) })
 	return r.problems.added == before
 }
 
 func (r *reader) pool(n node, at *path, e *Endpoint) {
-	remedy := `put "- " before each, such as "- http://localhost:5000"`
-	switch {
-	case n.kind() == list && n.length() == 0:
+	if n.kind() == list && n.length() == 0 {
 		r.problem(n, at, "the pool is empty; it needs at least one URL, such as [http://localhost:5000]")
 		return
-	case n.kind() == list:
-		e.Pool = make([]Backend, 0, n.length())
-	case n.kind() == scalar && n.scalarType() == stringType && len(n.text()) < 100:
-		remedy = fmt.Sprintf("write [%s]", n.text())
 	}
+	if n.kind() == list {
+		e.Pool = make([]Backend, 0, n.length())
+	}
+	remedy := inList(n, `put "- " before each, such as "- http://localhost:5000"`)
 	if !r.list(n, at, "URLs", remedy, func(item node, at *path) { r.backend(item, at, e) }) {
 		return
 	}
@@ -353,15 +349,10 @@ func (r *reader) pool(n node, at *path, e *Endpoint) {
 func (r *reader) backend(n node, at *path, e *Endpoint) {
 	b := Backend{Weight: 1}
 	url := func(n node, at *path) {
-		text, ok := r.text(n, at, "a URL, such as http://localhost:5000")
-		if !ok {
-			return
-		}
-		if _, err := routetable.ParseBackendURL(text); err != nil {
-			r.problem(n, at, "%s", err)
-			return
-		}
-		b.URL = text
+		b.URL, _ = r.text(n, at, "a URL, such as http://localhost:5000", func(url string) error {
+			_, err := routetable.ParseBackendURL(url)
+			return err
+		})
 	}
 	if n.kind() == mapping {
 		r.mapping(n, at, poolSchema, "{url: http://localhost:5000, weight: 1}", func(key *schema, v node, at *path) {

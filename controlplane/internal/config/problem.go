@@ -99,14 +99,19 @@ func (c *problems) add(p Problem) {
 }
 
 // errors returns what was collected, nil if nothing.
-func (c *problems) errors(file string) error {
+func (c *problems) errors(file string, data []byte) error {
 	if len(c.kept) == 0 {
 		return nil
 	}
+	end := positionAt(data, len(data))
 	for i := range c.kept {
 		p := &c.kept[i]
 		p.File = file
 		p.Line, p.Column = max(p.Line, 1), max(p.Column, 1)
+		// What is missing at the end of a file is missed in a line after it.
+		if p.Line > end.Line {
+			p.Position = end
+		}
 	}
 	slices.SortStableFunc(c.kept, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))

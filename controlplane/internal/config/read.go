@@ -20,8 +20,8 @@ type reader struct {
 // when there is a problem to report.
 type path struct {
 	outer *path
-	key   string // of a mapping, or
-	index int    // of a list, when key is empty
+	key   string // of a mapping, when index is negative
+	index int    // of a list
 }
 
 func (p *path) String() string {
@@ -30,7 +30,7 @@ func (p *path) String() string {
 	}
 	outer := p.outer.String()
 	switch {
-	case p.key == "":
+	case p.index >= 0:
 		return fmt.Sprintf("%s[%d]", outer, p.index)
 	case !plainKey(p.key):
 		return fmt.Sprintf("%s[%s]", outer, quote(p.key))
@@ -41,9 +41,13 @@ func (p *path) String() string {
 	}
 }
 
+// field and item are the paths to what is inside the value at p.
+func (p *path) field(key string) *path { return &path{outer: p, key: key, index: -1} }
+func (p *path) item(index int) *path   { return &path{outer: p, index: index} }
+
 // plainKey tells whether a key can stand in a path without quotes.
 func plainKey(key string) bool {
-	if len(key) > 80 {
+	if key == "" || len(key) > 80 {
 		return false
 	}
 	for _, r := range key {
@@ -113,7 +117,7 @@ func (r *reader) tagged(n node, at *path) bool {
 	if tag == "" {
 		return false
 	}
-	r.problem(n, at, "YAML tag %s; tags are not supported: write the value alone (in quotes if it is a text)", quote(tag))
+	r.problem(n, at, "the YAML tag %s is not supported; write the value alone (in quotes if it is a text)", quote(tag))
 	return true
 }
 
@@ -141,8 +145,8 @@ func (r *reader) mapping(n node, at *path, s *schema, example string, visit func
 		visit(k, value, inner)
 	})
 	for _, k := range s.keys {
-		if _, ok := seen[k.key]; k.required && !ok && !excused[k] {
-			r.problem(n, at, "%q is missing; it is required here", k.key)
+		if _, ok := seen[k.key]; k.must && !ok && !excused[k] {
+			r.problem(n, at, "%q is missing; required here: %s", k.key, s.required())
 		}
 	}
 	return true
@@ -160,7 +164,7 @@ func (r *reader) pairs(n node, at *path, seen map[string]Position, visit func(ke
 			r.problem(key, at, "%s as a key; a key must be a word", key.found())
 			continue
 		}
-		inner := &path{outer: at, key: key.text()}
+		inner := at.field(key.text())
 		if first, duplicate := own[key.text()]; duplicate {
 			r.problem(key, inner, "duplicate key; it is already given in line %d: remove one of them", first.Line)
 			continue
@@ -177,7 +181,7 @@ func (r *reader) pairs(n node, at *path, seen map[string]Position, visit func(ke
 		visit(key, value, inner)
 	}
 	for _, m := range merges {
-		inner := &path{outer: at, key: "<<"}
+		inner := at.field("<<")
 		switch m.kind() {
 		case mapping:
 			r.pairs(m, at, seen, visit)
@@ -185,7 +189,7 @@ func (r *reader) pairs(n node, at *path, seen map[string]Position, visit func(ke
 			for i := range m.length() {
 				item := m.item(i)
 				if item.kind() != mapping {
-					r.problem(item, &path{outer: inner, index: i}, "%s, expected a mapping to merge, such as *name", item.found())
+					r.problem(item, inner.item(i), "%s, expected a mapping to merge, such as *name", item.found())
 					continue
 				}
 				r.pairs(item, at, seen, visit)
@@ -207,30 +211,31 @@ func (r *reader) list(n node, at *path, what, remedy string, visit func(item nod
 		return false
 	}
 	for i := range n.length() {
-		visit(n.item(i), &path{outer: at, index: i})
+		visit(n.item(i), at.item(i))
 	}
 	return true
 }
 
-// text reads a string. Numbers and the like are refused: what 010, 1e3 or true
-// mean as text is a guess.
-func (r *reader) text(n node, at *path, what string) (string, bool) {
-	switch {
-	case r.tagged(n, at):
-		return "", false
-	case n.kind() != scalar:
-		r.problem(n, at, "%s, expected a text: %s", n.found(), what)
+// text reads a string that passes the check. Numbers and the like are refused:
+// what 010, 1e3 or true mean as text is a guess.
+func (r *reader) text(n node, at *path, what string, check func(string) error) (string, bool) {
+	if r.tagged(n, at) {
 		return "", false
 	}
-	switch n.scalarType() {
-	case stringType:
-		return n.text(), true
-	case nullType:
-		r.problem(n, at, "found nothing, expected a text: %s", what)
-	default:
-		r.problem(n, at, "%s, expected a text: %s; put it in quotes: %s", n.found(), what, quote(n.text()))
+	text := n.text()
+	if n.kind() != scalar || n.scalarType() != stringType {
+		hint := ""
+		if n.kind() == scalar && n.scalarType() != nullType && check(text) == nil {
+			hint = "; put it in quotes: " + quote(text)
+		}
+		r.problem(n, at, "%s, expected %s%s", n.found(), what, hint)
+		return "", false
 	}
-	return "", false
+	if err := check(text); err != nil {
+		r.problem(n, at, "%s", err)
+		return "", false
+	}
+	return text, true
 }
 
 // boolean reads true or false.
@@ -266,7 +271,7 @@ func (r *reader) integer(n node, at *path, lowest, highest uint32) (uint32, bool
 		r.problem(n, at, "%s, expected %s", n.found(), expected)
 		return 0, false
 	}
-	if n.quoted() || n.scalarType() != intType {
+	if n.quoted() || n.scalarType() != intType && !isDigits(n.text()) {
 		hint := ""
 		if v, ok := decimal(strings.TrimSpace(n.text())); ok && v >= uint64(lowest) && v <= uint64(highest) {
 			hint = fmt.Sprintf("; write %d without quotes", v)

@@ -42,11 +42,11 @@ func (r *reader) ties() {
 		r.entries[second].mismatch = true
 	}
 	if err != nil {
-		r.problemAt(Position{}, &path{key: "endpoints"}, err.Error())
+		r.problemAt(Position{}, (*path)(nil).field("endpoints"), err.Error())
 	}
 }
 
-func endpointPath(i int) *path { return &path{outer: &path{key: "endpoints"}, index: i} }
+func endpointPath(i int) *path { return (*path)(nil).field("endpoints").item(i) }
 
 // describe says what an endpoint matches, as in the file.
 func (e *Endpoint) describe() string {
@@ -115,7 +115,7 @@ func (r *reader) names() {
 }
 
 func (r *reader) duplicateName(i, first int) {
-	r.problemAt(r.entries[i].name, &path{outer: endpointPath(i), key: "name"}, fmt.Sprintf(
+	r.problemAt(r.entries[i].name, endpointPath(i).field("name"), fmt.Sprintf(
 		"%s is already the name of endpoints[%d] in line %d; give each a name of its own",
 		quote(r.config.Endpoints[i].Name), first, r.config.Endpoints[first].Line))
 }

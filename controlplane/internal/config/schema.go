@@ -14,8 +14,8 @@ type schema struct {
 	key string
 	// def is the default as a user would write it, empty if there is none.
 	def string
-	// required keys must be there.
-	required bool
+	// must says that the key is required.
+	must bool
 	// each says that the keys below belong to each item of a list.
 	each bool
 	// keys of the mapping that is the value (or each item of it).
@@ -40,13 +40,13 @@ var (
 		timeoutsOfDefaults,
 		{key: "preserveHost", def: "true"},
 	}}
-	poolSchema = &schema{key: "pool", required: true, each: true, keys: []*schema{
-		{key: "url", required: true},
+	poolSchema = &schema{key: "pool", must: true, each: true, keys: []*schema{
+		{key: "url", must: true},
 		{key: "weight", def: "1"},
 	}}
-	endpointsSchema = &schema{key: "endpoints", required: true, each: true, keys: []*schema{
+	endpointsSchema = &schema{key: "endpoints", must: true, each: true, keys: []*schema{
 		{key: "name"},
-		{key: "from", required: true},
+		{key: "from", must: true},
 		{key: "host"},
 		{key: "methods"},
 		{key: "headers"},
@@ -66,7 +66,7 @@ var (
 		{key: "maxConnections", def: "10000"},
 	}}
 	fileSchema = link(&schema{keys: []*schema{
-		{key: "port", required: true},
+		{key: "port", must: true},
 		defaultsSchema,
 		endpointsSchema,
 		metricsSchema,
@@ -135,6 +135,17 @@ func (s *schema) allowed() string {
 	return strings.Join(names, ", ")
 }
 
+// required lists the keys that must be there.
+func (s *schema) required() string {
+	var names []string
+	for _, k := range s.keys {
+		if k.must {
+			names = append(names, k.key)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
 // suggest returns the key of this mapping that was most probably meant, or nil.
 func (s *schema) suggest(key string) *schema {
 	for _, k := range s.keys {
@@ -190,16 +201,7 @@ func elsewhere(key string) string {
 
 // unknownKey says what is wrong with a key that this mapping does not have.
 func (s *schema) unknownKey(key string) (message string, meant *schema) {
-	what := "this mapping"
-	switch {
-	case s.path == "":
-		what = "the top level of the file"
-	case s.each:
-		what = "each item of " + s.key
-	default:
-		what = s.key
-	}
-	message = fmt.Sprintf("unknown key %s; allowed in %s: %s", quote(key), what, s.allowed())
+	message = fmt.Sprintf("unknown key %s; allowed here: %s", quote(key), s.allowed())
 	if place := elsewhere(key); place != "" {
 		return fmt.Sprintf("%s (%q belongs %s; check the indentation)", message, key, place), nil
 	}

@@ -45,11 +45,8 @@ func explainSyntax(data []byte, read int, cause string) *Problem {
 	}
 	switch cause {
 	case "mapping values are not allowed in this context":
-		at := last
-		if i := bytes.LastIndexByte(consumed, ':'); i >= 0 {
-			at = positionAt(data, i)
-		}
-		return p(at, `":" is not allowed here; indent this line like its neighbours, write "key: value" on the line before, or put a text that contains ": " in quotes`)
+		at, message := explainColon(data, max(0, bytes.LastIndexByte(consumed, ':')))
+		return p(at, "%s", message)
 	case "did not find expected alphabetic or numeric character":
 		at := last
 		if i := bytes.LastIndexAny(consumed, "*&"); i >= 0 {
@@ -63,19 +60,24 @@ func explainSyntax(data []byte, read int, cause string) *Problem {
 			return p(at, "a value cannot start with %q; put it in quotes", consumed[i])
 		}
 	case "did not find expected key":
+		if at, ok := strayBracket(data, last.Line); ok {
+			return p(at, "a bracket that nothing opens; remove it, or put a text that contains it in quotes")
+		}
 		return p(firstText(data, last.Line), "this line continues nothing above it; indent it like the lines it belongs to")
 	case "did not find expected '-' indicator":
 		return p(firstText(data, last.Line), `expected the next list item, "- …", at the same indentation as the ones before`)
 	case "did not find expected ',' or ']'":
-		return p(opening(line+1, "["), `the list that starts with "[" has no "," between two items or no "]" at its end`)
+		return p(nearest(opening(line+1, "["), last), `the list that "[" starts has no "]" at its end, no "," between two items, or a text with one of ? , [ ] { } that is not in quotes`)
 	case "did not find expected ',' or '}'":
-		return p(opening(line+1, "{"), `the mapping that starts with "{" has no "," between two keys or no "}" at its end`)
+		return p(nearest(opening(line+1, "{"), last), `the mapping that "{" starts has no "}" at its end, no "," between two keys, or a text with one of ? , [ ] { } that is not in quotes`)
 	case "found unexpected end of stream":
 		return p(opening(line, `"'`), "the quote that starts here is never closed")
 	case "found unexpected document indicator":
 		return p(last, `"---" or "..." inside a quoted text; close the quote before it`)
 	case "block sequence entries are not allowed in this context":
 		return p(last, `a list item "- …" is not allowed here; start the list on a line of its own`)
+	case "found incompatible YAML document":
+		return p(positionAt(data, max(0, bytes.Index(data, []byte("%YAML")))), `another YAML version than 1.1 is asked for; remove the line "%%YAML", files are read by YAML 1.2 anyway`)
 	case "found unknown escape character":
 		at := last
 		if i := bytes.LastIndexByte(consumed, '\\'); i >= 0 {
@@ -83,9 +85,81 @@ func explainSyntax(data []byte, read int, cause string) *Problem {
 		}
 		return p(at, `unknown escape after "\"; use single quotes for a text with backslashes`)
 	case "could not find expected ':'":
-		return p(firstText(data, max(line-1, 1)), `expected "key: value"`)
+		if line == 0 {
+			line = last.Line
+		}
+		return p(firstText(data, line), "%s", noPair(data, line))
 	}
 	return p(last, "%s", cause)
+}
+
+// explainColon finds the reason for which a colon, at data[i], starts no value.
+func explainColon(data []byte, i int) (Position, string) {
+	at := positionAt(data, i)
+	start, _ := lineOf(data, at.Line)
+	if bytes.Contains(data[start:i], []byte(": ")) {
+		return at, `a second ":" in one line; put a text that contains ": " in quotes`
+	}
+	// A line that is no "key: value" becomes a text that goes on in this line.
+	for line := at.Line - 1; line > 0; line-- {
+		_, text := lineOf(data, line)
+		text = bytes.TrimSpace(text)
+		if len(text) == 0 || text[0] == '#' {
+			continue
+		}
+		if dashWithoutSpace(text) || !bytes.Contains(text, []byte(": ")) && !bytes.HasSuffix(text, []byte(":")) {
+			return firstText(data, line), noPair(data, line)
+		}
+		break
+	}
+	return firstText(data, at.Line), "this line has another indentation than the lines it belongs to"
+}
+
+func dashWithoutSpace(text []byte) bool {
+	return len(text) > 1 && text[0] == '-' && text[1] != ' ' && text[1] != '-'
+}
+
+// noPair says what a line lacks to be a key with a value.
+func noPair(data []byte, line int) string {
+	_, text := lineOf(data, line)
+	text = bytes.TrimSpace(text)
+	switch {
+	case dashWithoutSpace(text):
+		return fmt.Sprintf(`%s is no list item; put a space after the "-"`, quote(string(text)))
+	case bytes.IndexByte(text, ':') >= 0:
+		return fmt.Sprintf(`%s is no "key: value"; put a space after the ":"`, quote(string(text)))
+	default:
+		return fmt.Sprintf(`%s is no "key: value"`, quote(string(text)))
+	}
+}
+
+// nearest is where a bracket opens, or the place of the error if that is in the
+// same line.
+func nearest(opening, last Position) Position {
+	if opening.Line == last.Line {
+		return last
+	}
+	return opening
+}
+
+// strayBracket looks for a line, this one or the one before, that closes more
+// brackets than it opens.
+func strayBracket(data []byte, line int) (Position, bool) {
+	for n := max(1, line-1); n <= line; n++ {
+		start, text := lineOf(data, n)
+		depth := 0
+		for i, c := range text {
+			switch c {
+			case '[', '{':
+				depth++
+			case ']', '}':
+				if depth--; depth < 0 {
+					return positionAt(data, start+i), true
+				}
+			}
+		}
+	}
+	return Position{}, false
 }
 
 // lineOf returns where a line starts and its text; the last line for one beyond

@@ -38,17 +38,19 @@ func (r *reader) duration(n node, at *path) (time.Duration, bool) {
 	}
 	text := n.text()
 	d, err := time.ParseDuration(text)
-	if err != nil || d == 0 && isDigits(text) {
+	if err != nil {
 		hint := ""
 		if m := durationGuess.FindStringSubmatch(text); m != nil {
 			if unit := durationUnits[strings.ToLower(m[2])]; unit != "" {
-				if m[2] == "" && text != "0" {
+				if m[2] == "" {
 					r.problem(n, at, "%s has no unit; write %s%s or %sms", shorten(text), m[1], unit, m[1])
 					return 0, false
 				}
-				if m[2] != "" {
-					hint = fmt.Sprintf(" (did you mean %q?)", m[1]+unit)
+				if fixed := m[1] + unit; fixed != text {
+					hint = fmt.Sprintf(" (did you mean %q?)", fixed)
 				}
+			} else if days, err := strconv.Atoi(m[1]); err == nil && strings.EqualFold(m[2], "d") {
+				hint = fmt.Sprintf(" (did you mean \"%dh\"?)", 24*days)
 			}
 		}
 		r.problem(n, at, "%s, expected %s%s", n.found(), expected, hint)
