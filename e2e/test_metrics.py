@@ -82,11 +82,12 @@ class MetricsPages(Scenario):
     def test_on_the_proxy_port_until_the_file_says_otherwise(self):
         a = self.origin("a")
         cp, (dp,) = self.fleet(self.config({"/x": [a]}))
+        get(self.port, "/x")
         r = get(self.port, "/metrics")
         self.assertEqual(200, r.status)
         self.assertIn("text/plain", r.get("Content-Type"))
         self.assert_types(DATA_PLANE, parse(r.text).types)
-        self.assertEqual(0, a.count())
+        self.assertEqual(["/x"], [r.target for r in a.seen()])
 
         self.change(cp, self.config({"/x": [a]}, extra="metrics: {onProxyPort: false}"), dp)
         self.assertEqual(404, get(self.port, "/metrics").status)
