@@ -4,7 +4,10 @@
 // request path updates it, metrics read it.
 package backend
 
-import "sync/atomic"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // State is one backend's state, shared by every endpoint whose pool names the
 // same address. All methods may be called from several goroutines.
@@ -17,30 +20,58 @@ type State struct {
 // Addr returns host:port to connect to.
 func (s *State) Addr() string { return s.addr }
 
-// Registry finds the state of a backend by its address.
-type Registry struct{}
-
-// NewRegistry returns an empty registry.
-func NewRegistry() *Registry { panic("not yet") }
-
-// State returns the state of addr (host:port), creating it when it is new.
-func (r *Registry) State(addr string) *State { panic("not yet") }
-
-// Retain forgets every state for which keep is false and nothing is in flight.
-func (r *Registry) Retain(keep func(addr string) bool) { panic("not yet") }
-
 // Begin counts a request that has been given to the backend, End one that has
 // been answered or has failed.
-func (s *State) Begin() { panic("not yet") }
+func (s *State) Begin() { s.inFlight.Add(1) }
 
 // End is the counterpart of Begin.
-func (s *State) End() { panic("not yet") }
+func (s *State) End() { s.inFlight.Add(-1) }
 
 // InFlight returns requests begun and not ended.
-func (s *State) InFlight() int64 { panic("not yet") }
+func (s *State) InFlight() int64 { return s.inFlight.Load() }
 
 // SetUp records whether the last attempt to connect succeeded.
-func (s *State) SetUp(up bool) { panic("not yet") }
+func (s *State) SetUp(up bool) {
+	// Nearly always nothing changes, and then no other core loses the cache line.
+	if s.down.Load() == up {
+		s.down.Store(!up)
+	}
+}
 
 // Up reports it; true until an attempt has failed.
-func (s *State) Up() bool { panic("not yet") }
+func (s *State) Up() bool { return !s.down.Load() }
+
+// Registry finds the state of a backend by its address. All methods may be
+// called from several goroutines; none belongs on the request path.
+type Registry struct {
+	mu     sync.Mutex
+	states map[string]*State
+}
+
+// NewRegistry returns an empty registry.
+func NewRegistry() *Registry { return &Registry{states: map[string]*State{}} }
+
+// State returns the state of addr (host:port), creating it when it is new.
+func (r *Registry) State(addr string) *State {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.states[addr]
+	if s == nil {
+		s = &State{addr: addr}
+		r.states[addr] = s
+	}
+	return s
+}
+
+// Retain forgets every state for which keep is false and nothing is in flight.
+// A forgotten state goes on working for those who still hold it; State makes a
+// new one for the address.
+func (r *Registry) Retain(keep func(addr string) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for addr, s := range r.states {
+		if s.InFlight() == 0 && !keep(addr) {
+			delete(r.states, addr)
+		}
+	}
+}

@@ -3,37 +3,155 @@
 // touches no shared cache line; the scraper sums the shards. Identity is the
 // endpoint's name and the backend's URL: counters survive route tables, and the
 // series of what has left the table are not exposed any more.
+//
+// A shard's counters of an endpoint or backend are allocated when the shard
+// first uses it, so a large table costs little until there is traffic.
 package metrics
 
-import "time"
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
 
-// Set is all counters of a data plane.
-type Set struct{}
+	"reverseproxy/dataplane/internal/backend"
+	"reverseproxy/proto/routetable"
+)
+
+// Set is all counters of a data plane. It is a prometheus.Collector. Endpoint,
+// Retain, Totals and Collect may be called from several goroutines and do not
+// delay the request path; who may call the rest is said there.
+type Set struct {
+	none   *Endpoint
+	shards []setShard
+
+	mu        sync.Mutex // guards endpoints
+	endpoints map[string]*Endpoint
+}
+
+// setShard is what one shard counts beyond endpoints, on cache lines of its own.
+type setShard struct {
+	requests, failures atomic.Uint64
+	connections        [connStates]atomic.Int64
+	_                  [128 - 5*8]byte
+}
 
 // NewSet returns a set with the given number of shards.
-func NewSet(shards int) *Set { panic("not yet") }
+func NewSet(shards int) *Set {
+	s := &Set{shards: make([]setShard, shards), endpoints: map[string]*Endpoint{}}
+	s.none = &Endpoint{set: s, name: routetable.NoEndpoint}
+	return s
+}
 
 // Endpoint returns the counters of an endpoint by name, creating them.
-func (s *Set) Endpoint(name string) *Endpoint { panic("not yet") }
+func (s *Set) Endpoint(name string) *Endpoint {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.endpoints[name]
+	if e == nil {
+		e = &Endpoint{set: s, name: name}
+		s.endpoints[name] = e
+	}
+	return e
+}
 
 // None returns the counters of requests that no endpoint takes (endpoint="none").
-func (s *Set) None() *Endpoint { panic("not yet") }
+func (s *Set) None() *Endpoint { return s.none }
 
-// Retain forgets endpoints and backends that are not in the live table.
-func (s *Set) Retain(keep func(endpoint, backend string) bool) { panic("not yet") }
+// Retain forgets endpoints and backends that are not in the live table: those
+// for which keep(endpoint, "") or keep(endpoint, backend) is false. They go on
+// working for requests in flight, but are not exposed; Endpoint and Backend make
+// new ones, which start from zero.
+func (s *Set) Retain(keep func(endpoint, backend string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, e := range s.endpoints {
+		if !keep(name, "") {
+			delete(s.endpoints, name)
+			continue
+		}
+		e.retain(func(url string) bool { return keep(name, url) })
+	}
+}
 
 // Totals returns requests answered and those failed by the proxy itself with a
 // 5xx status, since start, including forgotten endpoints.
-func (s *Set) Totals() (requests, failures uint64) { panic("not yet") }
+func (s *Set) Totals() (requests, failures uint64) {
+	for i := range s.shards {
+		// In this order failures cannot exceed requests.
+		failures += s.shards[i].failures.Load()
+		requests += s.shards[i].requests.Load()
+	}
+	return requests, failures
+}
+
+// add adds to a counter that has one writer, which need not be an atomic step as
+// a whole; atomic are what its readers may see.
+func add(c *atomic.Uint64, n uint64) { c.Store(c.Load() + n) }
 
 // Endpoint counts for one endpoint.
-type Endpoint struct{}
+type Endpoint struct {
+	set    *Set
+	name   string
+	shards shards[endpointShard]
+
+	mu       sync.Mutex // guards backends
+	backends []*Backend
+	index    map[string]*Backend // of backends, when they are many
+}
+
+// endpointShard is written by one shard only. Requests in flight are those begun
+// and not yet in codes.
+type endpointShard struct {
+	begun             atomic.Uint64
+	codes             codes
+	bytesIn, bytesOut atomic.Uint64
+	seconds           histogram
+	_                 [256 - 5*8 - histogramSize]byte // whole cache lines
+}
 
 // Backend returns the counters of a backend of this endpoint, creating them.
-func (e *Endpoint) Backend(url string) *Backend { panic("not yet") }
+func (e *Endpoint) Backend(url string) *Backend {
+	const few = 16
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.backends) <= few {
+		for _, b := range e.backends {
+			if b.url == url {
+				return b
+			}
+		}
+	} else if b := e.index[url]; b != nil {
+		return b
+	}
+	b := &Backend{set: e.set, url: url}
+	e.backends = append(e.backends, b)
+	if len(e.backends) > few {
+		e.reindex()
+	}
+	return b
+}
 
-// Method is a label value from a fixed set: the known methods and "other".
-type Method uint8
+// reindex brings index up to date with backends. The caller holds mu.
+func (e *Endpoint) reindex() {
+	if e.index == nil {
+		e.index = make(map[string]*Backend, len(e.backends))
+	}
+	for i := len(e.index); i < len(e.backends); i++ {
+		e.index[e.backends[i].url] = e.backends[i]
+	}
+}
+
+func (e *Endpoint) retain(keep func(url string) bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	before := len(e.backends)
+	e.backends = slices.DeleteFunc(e.backends, func(b *Backend) bool { return !keep(b.url) })
+	if e.index != nil && len(e.backends) < before {
+		e.index = nil
+		e.reindex()
+	}
+}
 
 // Request is what one finished request adds.
 type Request struct {
@@ -47,13 +165,54 @@ type Request struct {
 
 // Begin counts a request into in_flight; End takes it out and counts it. Only by
 // the owner of the shard; both on the same shard.
-func (e *Endpoint) Begin(shard int) { panic("not yet") }
+func (e *Endpoint) Begin(shard int) {
+	add(&e.shards.of(e.set, shard).begun, 1)
+}
 
 // End is the counterpart of Begin.
-func (e *Endpoint) End(shard int, r *Request) { panic("not yet") }
+func (e *Endpoint) End(shard int, r *Request) {
+	c := e.shards.of(e.set, shard)
+	c.seconds.observe(r.Duration)
+	add(&c.bytesIn, r.BytesIn)
+	add(&c.bytesOut, r.BytesOut)
+	c.codes.add(r.Code, methodOf(r.Method))
+	s := &e.set.shards[shard]
+	add(&s.requests, 1)
+	if r.ByProxy && r.Code >= 500 {
+		add(&s.failures, 1)
+	}
+}
 
 // Backend counts for one backend of one endpoint.
-type Backend struct{}
+type Backend struct {
+	set    *Set
+	url    string
+	state  atomic.Pointer[backend.State]
+	shards shards[backendShard]
+}
+
+type backendShard struct {
+	codes   codes
+	errors  [reasons]atomic.Uint64
+	seconds histogram
+	_       [192 - (1+reasons)*8 - histogramSize]byte // whole cache lines
+}
+
+// Track exposes whether the backend can be reached.
+func (b *Backend) Track(s *backend.State) { b.state.Store(s) }
+
+// Response counts an answer of the backend: its status and the time from the
+// choice of the backend to the response head. Only by the owner of the shard.
+func (b *Backend) Response(shard, code int, d time.Duration) {
+	c := b.shards.of(b.set, shard)
+	c.seconds.observe(d)
+	c.codes.add(code, 0)
+}
+
+// Error counts a failure. Only by the owner of the shard.
+func (b *Backend) Error(shard int, r Reason) {
+	add(&b.shards.of(b.set, shard).errors[r], 1)
+}
 
 // Reason is why a backend failed a request: a fixed set of label values.
 type Reason uint8
@@ -66,24 +225,29 @@ const (
 	IdleTimeout
 	Reset      // closed before the response was complete
 	BadMessage // the response was not valid HTTP
+	reasons    = iota
 )
 
-// Response counts an answer of the backend: its status and the time from the
-// choice of the backend to the response head.
-func (b *Backend) Response(shard, code int, d time.Duration) { panic("not yet") }
-
-// Error counts a failure.
-func (b *Backend) Error(shard int, r Reason) { panic("not yet") }
+var reasonLabels = [reasons]string{
+	"connect_failed", "connect_timeout", "response_timeout", "idle_timeout", "reset", "bad_message",
+}
 
 // ConnState is a client connection's state for dataplane_connections.
 type ConnState uint8
 
 // The connection states.
 const (
-	Active ConnState = iota // a request is being read or answered
-	Idle                    // between requests
-	Tunnel                  // upgraded
+	Active     ConnState = iota // a request is being read or answered
+	Idle                        // between requests
+	Tunnel                      // upgraded
+	connStates = iota
 )
 
-// Connections adds delta to the number of client connections in a state.
-func (s *Set) Connections(shard int, st ConnState, delta int) { panic("not yet") }
+var connStateLabels = [connStates]string{"active", "idle", "tunnel"}
+
+// Connections adds delta to the number of client connections in a state. Only by
+// the owner of the shard; a connection stays on its shard.
+func (s *Set) Connections(shard int, st ConnState, delta int) {
+	c := &s.shards[shard].connections[st]
+	c.Store(c.Load() + int64(delta))
+}

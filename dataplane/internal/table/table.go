@@ -10,7 +10,7 @@ import (
 
 	"reverseproxy/dataplane/internal/backend"
 	"reverseproxy/dataplane/internal/metrics"
-	routetablev1 "reverseproxy/proto/routetable/v1"
+	"reverseproxy/proto/routetable"
 )
 
 // Table is immutable; any goroutine may use it.
@@ -21,6 +21,8 @@ type Table struct {
 	MetricsOnProxyPort bool
 	Limits             Limits
 	Endpoints          []*Endpoint // sorted by name
+
+	index index
 }
 
 // Limits are the client limits of the table.
@@ -38,22 +40,26 @@ type Endpoint struct {
 	ReplaceHost                     bool
 	Pool                            *Pool
 	Metrics                         *metrics.Endpoint
+
+	exact    bool
+	segments uint16 // of a prefix
+	methods  []string
+	headers  []header
 }
+
+// header is a condition: one field line called name has this value.
+type header struct{ name, value string }
 
 // Backend is one URL of a pool.
 type Backend struct {
 	URL     string
 	Host    string // host[:port] for the Host field, as in the URL
+	Weight  uint32
 	State   *backend.State
 	Metrics *metrics.Backend
+
+	url routetable.BackendURL
 }
-
-// Pool hands out backends by smooth weighted round robin, exactly, over all
-// goroutines.
-type Pool struct{ Backends []*Backend }
-
-// Next returns the next backend of the schedule, nil when every weight is 0.
-func (p *Pool) Next() *Backend { panic("not yet") }
 
 // State is what outlives tables; New finds cursors, backends and counters in it.
 type State struct {
@@ -61,41 +67,12 @@ type State struct {
 	Metrics  *metrics.Set
 }
 
-// New validates and compiles a wire table. Pools that are unchanged from prev
-// (nil for the first table) continue their cycle.
-func New(rt *routetablev1.RouteTable, version string, revision uint64, prev *Table, s State) (*Table, error) {
-	panic("not yet")
+// AppendTarget appends the request target that b is sent, by the rules of
+// routetable.BackendURL.AppendTarget. Only after a Match of q that returned e,
+// while q's Path is what it was then.
+func (e *Endpoint) AppendTarget(dst []byte, b *Backend, q *Query) []byte {
+	return b.url.AppendTarget(dst, e.exact, int(e.segments), q.Path, q.Query, q.HasQuery)
 }
-
-// Query is what matching looks at. The caller keeps it and uses it again; its
-// private part is scratch space, so that Match does not allocate.
-type Query struct {
-	Method, Host, Path []byte // Host as the client sent it, may have a port, may be empty; Path raw
-	Query              []byte
-	HasQuery           bool
-	Header             Headers
-}
-
-// Headers looks up a request's header fields.
-type Headers interface {
-	// HasValue reports whether one of the field lines called name (lower case)
-	// has exactly this value.
-	HasValue(name, value string) bool
-}
-
-// Result is what Match found.
-type Result struct {
-	Endpoint *Endpoint // nil: none takes the request
-	Allow    string    // not empty: 405, and the Allow field's value
-	BadPath  bool      // the path is invalid (400)
-}
-
-// Match finds the endpoint that takes the request. It does not allocate.
-func (t *Table) Match(q *Query) Result { panic("not yet") }
-
-// AppendTarget appends the request target that b is sent. Only after a Match of
-// q that returned e.
-func (e *Endpoint) AppendTarget(dst []byte, b *Backend, q *Query) []byte { panic("not yet") }
 
 // Live is the one pointer to the table in force.
 type Live struct{ p atomic.Pointer[Table] }

@@ -1,0 +1,68 @@
+package backend_test
+
+import (
+	"sync"
+	"testing"
+
+	"reverseproxy/dataplane/internal/backend"
+)
+
+func TestStateIsFoundByAddress(t *testing.T) {
+	r := backend.NewRegistry()
+	a := r.State("a:80")
+	if a.Addr() != "a:80" || !a.Up() || a.InFlight() != 0 {
+		t.Errorf("a new state is %q, up %v, %d in flight", a.Addr(), a.Up(), a.InFlight())
+	}
+	if r.State("a:80") != a || r.State("b:80") == a {
+		t.Error("an address does not have one state of its own")
+	}
+}
+
+func TestUp(t *testing.T) {
+	s := backend.NewRegistry().State("a:80")
+	for _, up := range []bool{false, false, true, true, false} {
+		s.SetUp(up)
+		if s.Up() != up {
+			t.Errorf("up is %v after SetUp(%v)", s.Up(), up)
+		}
+	}
+}
+
+func TestRetain(t *testing.T) {
+	r := backend.NewRegistry()
+	kept, busy, gone := r.State("kept:80"), r.State("busy:80"), r.State("gone:80")
+	busy.Begin()
+	keep := func(addr string) bool { return addr == "kept:80" }
+	r.Retain(keep)
+	if r.State("kept:80") != kept || r.State("busy:80") != busy {
+		t.Error("a state in use was forgotten")
+	}
+	if r.State("gone:80") == gone {
+		t.Error("an unused state was kept")
+	}
+	busy.End()
+	r.Retain(keep)
+	if r.State("busy:80") == busy {
+		t.Error("a state was kept after its last request")
+	}
+}
+
+func TestConcurrentUse(t *testing.T) {
+	r := backend.NewRegistry()
+	var g sync.WaitGroup
+	for range 8 {
+		g.Go(func() {
+			for i := range 1000 {
+				s := r.State("a:80")
+				s.Begin()
+				s.SetUp(i%2 == 0)
+				r.Retain(func(string) bool { return true })
+				s.End()
+			}
+		})
+	}
+	g.Wait()
+	if n := r.State("a:80").InFlight(); n != 0 {
+		t.Errorf("%d in flight in the end", n)
+	}
+}

@@ -1,0 +1,187 @@
+package metrics
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("dataplane_"+name, help, labels, nil)
+}
+
+var (
+	requestsDesc = desc("requests_total",
+		"Requests answered, by the status that was sent; 499 when the client left before.", "endpoint", "code", "method")
+	durationDesc = desc("request_duration_seconds",
+		"Time from the first byte of a request to the last byte of its response.", "endpoint")
+	inFlightDesc = desc("requests_in_flight",
+		"Requests being answered.", "endpoint")
+	bytesInDesc = desc("request_bytes_total",
+		"Bytes of requests received from clients, heads and bodies.", "endpoint")
+	bytesOutDesc = desc("response_bytes_total",
+		"Bytes of responses sent to clients, heads and bodies.", "endpoint")
+	backendRequestsDesc = desc("backend_requests_total",
+		"Responses of a backend, by their status.", "endpoint", "backend", "code")
+	backendErrorsDesc = desc("backend_errors_total",
+		"Requests that a backend failed to answer, by reason.", "endpoint", "backend", "reason")
+	backendDurationDesc = desc("backend_request_duration_seconds",
+		"Time from the choice of a backend to the head of its response.", "endpoint", "backend")
+	backendUpDesc = desc("backend_up",
+		"Whether the last attempt to connect to the backend succeeded; 1 before the first.", "endpoint", "backend")
+	connectionsDesc = desc("connections",
+		"Client connections, by state: active, idle or tunnel.", "state")
+)
+
+// Describe implements prometheus.Collector.
+func (s *Set) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		requestsDesc, durationDesc, inFlightDesc, bytesInDesc, bytesOutDesc,
+		backendRequestsDesc, backendErrorsDesc, backendDurationDesc, backendUpDesc, connectionsDesc,
+	} {
+		ch <- d
+	}
+}
+
+// eagerEndpoints is up to how many endpoints every series whose labels are known
+// is exposed from the start, so that a first increase is seen as one. In larger
+// tables histograms, bytes and errors of what has never been used are left out:
+// they would be most of a page of many megabytes.
+const eagerEndpoints = 1000
+
+// Collect implements prometheus.Collector. It takes no lock that the request path
+// needs.
+func (s *Set) Collect(ch chan<- prometheus.Metric) {
+	s.mu.Lock()
+	endpoints := make([]*Endpoint, 0, len(s.endpoints)+1)
+	endpoints = append(endpoints, s.none)
+	for _, e := range s.endpoints {
+		endpoints = append(endpoints, e)
+	}
+	s.mu.Unlock()
+
+	c := collection{ch: ch, eager: len(endpoints) <= eagerEndpoints+1}
+	for state, label := range connStateLabels {
+		var n int64
+		for i := range s.shards {
+			n += s.shards[i].connections[state].Load()
+		}
+		c.value(connectionsDesc, prometheus.GaugeValue, float64(n), label)
+	}
+	for _, e := range endpoints {
+		c.endpoint(e)
+	}
+}
+
+// collection is one run of Collect.
+type collection struct {
+	ch    chan<- prometheus.Metric
+	eager bool
+	sums  map[uint32]uint64 // scratch
+}
+
+func (c *collection) value(d *prometheus.Desc, t prometheus.ValueType, v float64, labels ...string) {
+	m, err := prometheus.NewConstMetric(d, t, v, labels...)
+	if err != nil {
+		m = prometheus.NewInvalidMetric(d, err)
+	}
+	c.ch <- m
+}
+
+func (c *collection) endpoint(e *Endpoint) {
+	var seconds histogramSum
+	var begun, ended, in, out uint64
+	c.sums = nil
+	used := false
+	e.shards.each(func(s *endpointShard) {
+		used = true
+		// What has ended is read before what has begun, which is never less.
+		s.codes.each(func(key uint32, n uint64) {
+			c.sum(key, n)
+			ended += n
+		})
+		begun += s.begun.Load()
+		in += s.bytesIn.Load()
+		out += s.bytesOut.Load()
+		seconds.add(&s.seconds)
+	})
+	c.value(inFlightDesc, prometheus.GaugeValue, float64(int64(begun-ended)), e.name)
+	for key, n := range c.sums {
+		c.value(requestsDesc, prometheus.CounterValue, float64(n), e.name, codeLabel(key), methods[key&(1<<methodBits-1)])
+	}
+	if used || c.eager {
+		c.value(bytesInDesc, prometheus.CounterValue, float64(in), e.name)
+		c.value(bytesOutDesc, prometheus.CounterValue, float64(out), e.name)
+		c.histogram(durationDesc, &seconds, e.name)
+	}
+	e.mu.Lock()
+	backends := append([]*Backend(nil), e.backends...)
+	e.mu.Unlock()
+	for _, b := range backends {
+		c.backend(e, b)
+	}
+}
+
+func (c *collection) backend(e *Endpoint, b *Backend) {
+	if state := b.state.Load(); state != nil {
+		up := 0.0
+		if state.Up() {
+			up = 1
+		}
+		c.value(backendUpDesc, prometheus.GaugeValue, up, e.name, b.url)
+	}
+	var seconds histogramSum
+	var errors [reasons]uint64
+	c.sums = nil
+	used := false
+	b.shards.each(func(s *backendShard) {
+		used = true
+		s.codes.each(c.sum)
+		for i := range errors {
+			errors[i] += s.errors[i].Load()
+		}
+		seconds.add(&s.seconds)
+	})
+	for key, n := range c.sums {
+		c.value(backendRequestsDesc, prometheus.CounterValue, float64(n), e.name, b.url, codeLabel(key))
+	}
+	if used || c.eager {
+		for i, n := range errors {
+			c.value(backendErrorsDesc, prometheus.CounterValue, float64(n), e.name, b.url, reasonLabels[i])
+		}
+		c.histogram(backendDurationDesc, &seconds, e.name, b.url)
+	}
+}
+
+func (c *collection) sum(key uint32, n uint64) {
+	if c.sums == nil {
+		c.sums = map[uint32]uint64{}
+	}
+	c.sums[key] += n
+}
+
+func (c *collection) histogram(d *prometheus.Desc, h *histogramSum, labels ...string) {
+	buckets := make(map[float64]uint64, len(bounds))
+	var n uint64
+	for i := range bounds {
+		n += h.buckets[i]
+		buckets[bounds[i].Seconds()] = n
+	}
+	n += h.buckets[len(bounds)]
+	m, err := prometheus.NewConstHistogram(d, n, float64(h.nanoseconds)/1e9, buckets, labels...)
+	if err != nil {
+		m = prometheus.NewInvalidMetric(d, err)
+	}
+	c.ch <- m
+}
+
+// histogramSum is the sum of several shards' histograms.
+type histogramSum struct {
+	buckets     [len(bounds) + 1]uint64
+	nanoseconds uint64
+}
+
+func (sum *histogramSum) add(h *histogram) {
+	for i := range sum.buckets {
+		sum.buckets[i] += h.buckets[i].Load()
+	}
+	sum.nanoseconds += h.sum.Load()
+}

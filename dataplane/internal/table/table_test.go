@@ -1,0 +1,160 @@
+package table_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"reverseproxy/dataplane/internal/backend"
+	"reverseproxy/dataplane/internal/metrics"
+	"reverseproxy/dataplane/internal/table"
+	"reverseproxy/proto/routetable"
+	routetablev1 "reverseproxy/proto/routetable/v1"
+)
+
+func newState() table.State {
+	return table.State{Backends: backend.NewRegistry(), Metrics: metrics.NewSet(2)}
+}
+
+// endpoint makes one of its name, its path and conditions "host:", "method:" or
+// "name=value"; its pool is one backend.
+func endpoint(name, from string, conditions ...string) *routetablev1.Endpoint {
+	path, prefix, err := routetable.ParseFrom(from)
+	if err != nil {
+		panic(err)
+	}
+	e := &routetablev1.Endpoint{
+		Name: name, Path: &routetablev1.Endpoint_Exact{Exact: path},
+		Timeouts: &routetablev1.Timeouts{
+			Connect: durationpb.New(time.Second), Response: durationpb.New(30 * time.Second), Idle: durationpb.New(90 * time.Second),
+		},
+		Pool: []*routetablev1.Backend{{Url: "http://localhost:5000", Weight: 1}},
+	}
+	if prefix {
+		e.Path = &routetablev1.Endpoint_Prefix{Prefix: path}
+	}
+	for _, c := range conditions {
+		if host, ok := strings.CutPrefix(c, "host:"); ok {
+			e.Hosts = append(e.Hosts, host)
+		} else if method, ok := strings.CutPrefix(c, "method:"); ok {
+			e.Methods = append(e.Methods, method)
+		} else {
+			name, value, _ := strings.Cut(c, "=")
+			e.Headers = append(e.Headers, &routetablev1.HeaderMatch{Name: name, Value: value})
+		}
+	}
+	return e
+}
+
+// withPool gives an endpoint the pool of "url weight" pairs.
+func withPool(e *routetablev1.Endpoint, urls ...string) *routetablev1.Endpoint {
+	e.Pool = nil
+	for _, s := range urls {
+		b := &routetablev1.Backend{Weight: 1}
+		fmt.Sscan(s, &b.Url, &b.Weight)
+		e.Pool = append(e.Pool, b)
+	}
+	return e
+}
+
+func wireTable(endpoints ...*routetablev1.Endpoint) *routetablev1.RouteTable {
+	slices.SortFunc(endpoints, func(a, b *routetablev1.Endpoint) int { return strings.Compare(a.Name, b.Name) })
+	return &routetablev1.RouteTable{
+		Port: 8000, Endpoints: endpoints,
+		Limits: &routetablev1.Limits{
+			MaxHeadBytes: 64 << 10, MaxHeaderCount: 100, MaxUriBytes: 8 << 10, MaxConnections: 10_000,
+			HeaderTimeout: durationpb.New(10 * time.Second), IdleTimeout: durationpb.New(time.Minute),
+		},
+	}
+}
+
+func compile(t testing.TB, rt *routetablev1.RouteTable, prev *table.Table, s table.State) *table.Table {
+	t.Helper()
+	tab, err := table.New(rt, "v", 1, prev, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tab
+}
+
+// fields is a request's header: name → values.
+type fields map[string][]string
+
+func (f fields) HasValue(name, value string) bool { return slices.Contains(f[name], value) }
+
+func TestNew(t *testing.T) {
+	rt := wireTable(
+		withPool(endpoint("b", "/b/*"), "http://Localhost:5000/x?y 3", "http://localhost", "http://localhost:5000/z 0"),
+		endpoint("a", "/a"),
+	)
+	rt.Endpoints[1].ReplaceHost = true
+	rt.HideMetricsOnProxyPort = true
+	s := newState()
+	got, err := table.New(rt, "abc", 7, nil, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Version != "abc" || got.Revision != 7 || got.Port != 8000 || got.MetricsOnProxyPort {
+		t.Errorf("version %q, revision %d, port %d, metrics on proxy port %v", got.Version, got.Revision, got.Port, got.MetricsOnProxyPort)
+	}
+	want := table.Limits{HeadBytes: 64 << 10, Fields: 100, TargetBytes: 8 << 10, HeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, Connections: 10_000}
+	if diff := cmp.Diff(want, got.Limits); diff != "" {
+		t.Errorf("limits (-want +got):\n%s", diff)
+	}
+	if len(got.Endpoints) != 2 {
+		t.Fatalf("%d endpoints", len(got.Endpoints))
+	}
+	e := got.Endpoints[1]
+	if e.Name != "b" || !e.ReplaceHost || e.ConnectTimeout != time.Second || e.ResponseTimeout != 30*time.Second || e.IdleTimeout != 90*time.Second {
+		t.Errorf("endpoint is %+v", e)
+	}
+	if e.Metrics != s.Metrics.Endpoint("b") {
+		t.Error("the endpoint has counters of its own")
+	}
+	type seen struct {
+		URL, Host, Addr string
+		Weight          uint32
+	}
+	var backends []seen
+	for _, b := range e.Pool.Backends {
+		backends = append(backends, seen{b.URL, b.Host, b.State.Addr(), b.Weight})
+		if b.State != s.Backends.State(b.State.Addr()) || b.Metrics != e.Metrics.Backend(b.URL) {
+			t.Errorf("%s has state or counters of its own", b.URL)
+		}
+	}
+	if diff := cmp.Diff([]seen{
+		{"http://Localhost:5000/x?y", "Localhost:5000", "localhost:5000", 3},
+		{"http://localhost", "localhost", "localhost:80", 1},
+		{"http://localhost:5000/z", "localhost:5000", "localhost:5000", 0},
+	}, backends); diff != "" {
+		t.Errorf("backends (-want +got):\n%s", diff)
+	}
+}
+
+func TestNewRefusesInvalidTables(t *testing.T) {
+	rt := wireTable(endpoint("a", "/a"))
+	rt.Endpoints[0].Pool[0].Url = "https://h"
+	got, err := table.New(rt, "v", 1, nil, newState())
+	var p *routetable.Problem
+	if got != nil || !errors.As(err, &p) || p.Path != "endpoints[0].pool[0].url" {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+func TestLive(t *testing.T) {
+	var live table.Live
+	if live.Load() != nil {
+		t.Error("there is a table from the start")
+	}
+	tab := compile(t, wireTable(), nil, newState())
+	live.Store(tab)
+	if live.Load() != tab {
+		t.Error("Load does not return what was stored")
+	}
+}
