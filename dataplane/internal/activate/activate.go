@@ -204,10 +204,7 @@ func (a *Activator) open(t *table.Table) (Listener, error) {
 	}
 	l, err := a.o.Open(a.o.Address, port)
 	if err != nil {
-		return nil, &listenError{
-			Problem: routetable.Problem{Path: "port", Message: fmt.Sprintf("%d cannot be opened: %v", port, err)},
-			cause:   err,
-		}
+		return nil, &listenError{routetable.Problem{Path: "port", Message: fmt.Sprintf("%d cannot be opened: %v", port, err)}}
 	}
 	return l, nil
 }
@@ -261,12 +258,11 @@ func (a *Activator) retain() {
 	a.o.State.Backends.Retain(func(addr string) bool { return addrs[addr] })
 }
 
-// listenError is ErrListen with its reason, as a problem of the route table.
-type listenError struct {
-	routetable.Problem
-	cause error
-}
+// listenError is ErrListen, told as a problem of the route table.
+type listenError struct{ problem routetable.Problem }
 
-func (e *listenError) Error() string { return e.Problem.Error() }
+func (e *listenError) Error() string { return e.problem.Error() }
 
-func (e *listenError) Unwrap() []error { return []error{ErrListen, &e.Problem, e.cause} }
+func (e *listenError) Unwrap() error { return &e.problem }
+
+func (e *listenError) Is(target error) bool { return target == ErrListen }

@@ -26,7 +26,7 @@ var (
 	infoDesc = prometheus.NewDesc("dataplane_config_info",
 		"The route table in force, in labels; the value is 1.", []string{"version", "revision", "source"}, nil)
 	updatesDesc = prometheus.NewDesc("dataplane_config_updates_total",
-		"Route tables that were put in force (applied) or refused (rejected).", []string{"result"}, nil)
+		"Attempts to put a route table in force, by result: applied or rejected.", []string{"result"}, nil)
 	lastDesc = prometheus.NewDesc("dataplane_config_last_update_successful",
 		"Whether the newest route table was put in force; 1 before the first.", nil, nil)
 	appliedAtDesc = prometheus.NewDesc("dataplane_config_applied_timestamp_seconds",

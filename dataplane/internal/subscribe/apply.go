@@ -184,10 +184,7 @@ func (t *task) settle() {
 
 // problems turns the reasons for a refusal into their wire form.
 func problems(err error) []*routetablev1.Problem {
-	found := collect(nil, err)
-	if len(found) == 0 {
-		found = []*routetable.Problem{{Message: err.Error()}}
-	}
+	found := routetable.Problems(err)
 	ps := make([]*routetablev1.Problem, 0, min(len(found), maxProblems+1))
 	for i, p := range found {
 		if i == maxProblems {
@@ -195,21 +192,6 @@ func problems(err error) []*routetablev1.Problem {
 			break
 		}
 		ps = append(ps, &routetablev1.Problem{Path: wireText(p.Path), Message: wireText(p.Message)})
-	}
-	return ps
-}
-
-// collect appends every problem in the tree of err.
-func collect(ps []*routetable.Problem, err error) []*routetable.Problem {
-	switch e := err.(type) {
-	case *routetable.Problem:
-		ps = append(ps, e)
-	case interface{ Unwrap() error }:
-		ps = collect(ps, e.Unwrap())
-	case interface{ Unwrap() []error }:
-		for _, err := range e.Unwrap() {
-			ps = collect(ps, err)
-		}
 	}
 	return ps
 }

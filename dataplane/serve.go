@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"reverseproxy/dataplane/internal/activate"
+	"reverseproxy/dataplane/internal/admin"
+	"reverseproxy/dataplane/internal/backend"
+	"reverseproxy/dataplane/internal/loop"
+	"reverseproxy/dataplane/internal/metrics"
+	"reverseproxy/dataplane/internal/subscribe"
+	"reverseproxy/dataplane/internal/table"
+)
+
+// serve runs the data plane until ctx ends, and then drains it.
+func serve(ctx context.Context, s *settings, log *slog.Logger) error {
+	if s.threads > 0 {
+		runtime.GOMAXPROCS(s.threads)
+	}
+	threads := runtime.GOMAXPROCS(0)
+
+	adminServer, err := admin.Listen(s.admin)
+	if err != nil {
+		return err
+	}
+	defer closeAdmin(adminServer)
+	adminPort := uint16(adminServer.Addr().Port)
+	id, err := s.idOf(adminPort)
+	if err != nil {
+		return err
+	}
+	stateDir, err := s.stateDirOf(id)
+	if err != nil {
+		return err
+	}
+
+	live := new(table.Live)
+	set := metrics.NewSet(threads)
+	registry := prometheus.NewRegistry()
+	proxy := loop.NewServer(loop.Options{
+		Threads: threads, Live: live, Metrics: set, Log: log,
+		MetricsPage: admin.NewPage(registry).Get,
+	})
+	defer proxy.Close()
+	activator := activate.New(activate.Options{
+		Address: s.address, Port: s.port, AdminPort: adminPort,
+		Open: func(address string, port uint16) (activate.Listener, error) {
+			return proxy.Open(address, port)
+		},
+		Live: live, State: table.State{Backends: backend.NewRegistry(), Metrics: set}, Log: log,
+	})
+	subscriber := subscribe.New(subscribe.Options{
+		ControlPlanes: s.controlPlanes, ID: id, Labels: s.labels, Build: build(),
+		AdminAddress: adminServer.Addr().String(), Activator: activator, Store: subscribe.NewStore(stateDir),
+		Totals: set.Totals, Log: log,
+	})
+	registry.MustRegister(set, activator, subscriber, buildInfo(), collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	// An admin server that breaks stops the process cleanly: nobody could see
+	// any more whether it works.
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var g sync.WaitGroup
+	var adminErr error
+	g.Go(func() {
+		defer stop()
+		adminErr = adminServer.Serve(admin.Options{Activator: activator, Metrics: registry, Log: log})
+	})
+	log.Info("listening", "admin", adminServer.Addr().String(), "id", id, "build", build(), "threads", threads)
+
+	// Unready at once, before anything that takes time.
+	context.AfterFunc(ctx, activator.Drain)
+	subscriber.Restore()
+	subscriber.Run(ctx)
+
+	log.Info("draining", "cause", context.Cause(ctx), "timeout", s.drainTimeout)
+	began := time.Now()
+	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drainTimeout)
+	defer cancel()
+	// What the deadline cuts is worth a warning, but it was asked for: no failure.
+	if err := proxy.Drain(deadline); err != nil {
+		log.Warn("requests cut at the end of the drain time", "error", err)
+	}
+	proxy.Close()
+	closeAdmin(adminServer)
+	g.Wait()
+	log.Info("stopped", "drained", time.Since(began))
+	return adminErr
+}
+
+func closeAdmin(a *admin.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	a.Close(ctx)
+}
+
+func buildInfo() prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "dataplane_build_info", Help: "The program's version, in labels; the value is 1.",
+		ConstLabels: prometheus.Labels{"version": build(), "goversion": runtime.Version()},
+	})
+	g.Set(1)
+	return g
+}
