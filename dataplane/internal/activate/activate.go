@@ -166,8 +166,8 @@ func (a *Activator) activate(rt *routetablev1.RouteTable, version string, revisi
 	return nil
 }
 
-// compile turns a wire table into one that can serve, without side effects that
-// matter.
+// compile turns a wire table into one that can serve. It may leave counters and
+// backend states behind, which retain forgets.
 func (a *Activator) compile(rt *routetablev1.RouteTable, version string, revision uint64) (t *table.Table, err error) {
 	// A table that makes this code panic is refused, like any other bytes from the
 	// network: it would otherwise be stored and sent again, and stop the process
@@ -178,15 +178,17 @@ func (a *Activator) compile(rt *routetablev1.RouteTable, version string, revisio
 			t, err = nil, errors.New("internal error while compiling the route table; its stack is in the data plane's log")
 		}
 	}()
-	// Rules before version: a table with fields of a later release has a version
-	// that cannot be computed here, and the unknown field is the better reason.
-	if err := routetable.Validate(rt); err != nil {
+	// Rules (New checks them) before the version: a table with fields of a later
+	// release has a version that cannot be computed here, and the unknown field is
+	// the better reason.
+	t, err = table.New(rt, version, revision, a.o.Live.Load(), a.o.State)
+	if err != nil {
 		return nil, err
 	}
 	if got := routetable.Version(rt); got != version {
 		return nil, fmt.Errorf("the content has version %s, it was announced as %s", got, version)
 	}
-	return table.New(rt, version, revision, a.o.Live.Load(), a.o.State)
+	return t, nil
 }
 
 // open returns a new listener when t needs another one than the open one.

@@ -129,6 +129,9 @@ func (s *Subscriber) confirm(t task) {
 		return
 	}
 	t.settle()
+	// The control plane shows where the table comes from and its revision, which
+	// may just have changed: it should not have to wait for the next heartbeat.
+	t.report(s.heartbeat())
 	if s.unsaved != nil {
 		return // it is newer than what is on disk
 	}

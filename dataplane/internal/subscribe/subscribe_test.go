@@ -448,21 +448,28 @@ func TestStartFromDisk(t *testing.T) {
 		t.Errorf("not ready: %v", err)
 	}
 
-	// Once a control plane confirms the version, it counts as the stream's.
+	// Once a control plane confirms the version, it counts as the stream's, and
+	// the control plane hears that at once.
 	cp := startControlPlane(t, "127.0.0.1:0", nil)
 	dp.stop()
-	dp = startDataPlane(t, dir, nil, cp.address)
+	startDataPlane(t, dir, func(o *Options) { o.Heartbeat = time.Hour }, cp.address)
 	p := cp.accept(t)
 	want := &routetablev1.State{Version: version, Revision: 6, Source: routetablev1.Source_SOURCE_DISK}
 	if diff := cmp.Diff(want, p.hello.GetState(), protocmp.Transform()); diff != "" {
 		t.Errorf("state in the hello (-want +got):\n%s", diff)
 	}
-	p.sendCurrent(t, version, 6)
-	eventually(t, "confirm", func() error {
-		if s := dp.activator.InForce().Source; s != activate.Stream {
-			return fmt.Errorf("source is %s", s)
+	p.sendCurrent(t, version, 7)
+	want = &routetablev1.State{Version: version, Revision: 7, Source: routetablev1.Source_SOURCE_STREAM}
+	eventually(t, "report the confirmation", func() error {
+		select {
+		case h := <-p.heartbeats:
+			if diff := cmp.Diff(want, h.GetState(), protocmp.Transform()); diff != "" {
+				return errors.New(diff)
+			}
+			return nil
+		default:
+			return errors.New("no heartbeat")
 		}
-		return nil
 	})
 }
 
