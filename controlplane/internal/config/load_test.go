@@ -305,3 +305,14 @@ func load(t *testing.T, file string) *config.Config {
 	}
 	return c
 }
+
+// TestSyntaxErrorOfLongFile: finding the words for an error must not look at all
+// lines again and again.
+func TestSyntaxErrorOfLongFile(t *testing.T) {
+	file := "port 8000\n" + strings.Repeat("\n", 200_000) + "endpoints: []\n"
+	_, err := config.Load("f", []byte(file))
+	const want = `f:1:1: file: not valid YAML: "port 8000" is no "key: value"`
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}

@@ -87,15 +87,21 @@ func (c *problems) add(p Problem) {
 	if _, ok := c.seen[key]; ok {
 		return
 	}
-	if len(c.kept) == keptProblems {
-		c.omitted++
-		return
-	}
 	if c.seen == nil {
 		c.seen = map[problemKey]struct{}{}
 	}
 	c.seen[key] = struct{}{}
 	c.kept = append(c.kept, p)
+}
+
+// full counts a problem when no more are kept: its words would be in vain.
+func (c *problems) full() bool {
+	if len(c.kept) < keptProblems {
+		return false
+	}
+	c.added++
+	c.omitted++
+	return true
 }
 
 // errors returns what was collected, nil if nothing.

@@ -59,11 +59,13 @@ func plainKey(key string) bool {
 }
 
 func (r *reader) problem(n node, at *path, format string, args ...any) {
-	r.problemAt(n.position(), at, fmt.Sprintf(format, args...))
+	r.problemAt(n.position(), at, format, args...)
 }
 
-func (r *reader) problemAt(pos Position, at *path, message string) {
-	r.problems.add(Problem{Position: pos, Path: at.String(), Message: message})
+func (r *reader) problemAt(pos Position, at *path, format string, args ...any) {
+	if !r.problems.full() {
+		r.problems.add(Problem{Position: pos, Path: at.String(), Message: fmt.Sprintf(format, args...)})
+	}
 }
 
 // quote shows a text of the user, shortened if it is long.
@@ -137,9 +139,11 @@ func (r *reader) mapping(n node, at *path, s *schema, example string, visit func
 	r.pairs(n, at, seen, func(key, value node, inner *path) {
 		k := s.find(key.text())
 		if k == nil {
-			message, meant := s.unknownKey(key.text())
-			excused[meant] = true
-			r.problem(key, inner, "%s", message)
+			if !r.problems.full() {
+				message, meant := s.unknownKey(key.text())
+				excused[meant] = true
+				r.problem(key, inner, "%s", message)
+			}
 			return
 		}
 		visit(k, value, inner)

@@ -36,13 +36,13 @@ func (r *reader) ties() {
 		first, second := known[t.First], known[t.Second]
 		e := &r.config.Endpoints[second]
 		// A repetition of an alias is at one place, but no repetition of a problem.
-		r.problemAt(e.Position, endpointPath(second), fmt.Sprintf(
+		r.problemAt(e.Position, endpointPath(second),
 			"matches the same requests as endpoints[%d] in line %d (both have %s); they must differ in from, host, methods or headers",
-			first, r.config.Endpoints[first].Line, e.describe()))
+			first, r.config.Endpoints[first].Line, e.describe())
 		r.entries[second].mismatch = true
 	}
 	if err != nil {
-		r.problemAt(Position{}, (*path)(nil).field("endpoints"), err.Error())
+		r.problemAt(Position{}, (*path)(nil).field("endpoints"), "%s", err)
 	}
 }
 
@@ -115,9 +115,9 @@ func (r *reader) names() {
 }
 
 func (r *reader) duplicateName(i, first int) {
-	r.problemAt(r.entries[i].name, endpointPath(i).field("name"), fmt.Sprintf(
+	r.problemAt(r.entries[i].name, endpointPath(i).field("name"),
 		"%s is already the name of endpoints[%d] in line %d; give each a name of its own",
-		quote(r.config.Endpoints[i].Name), first, r.config.Endpoints[first].Line))
+		quote(r.config.Endpoints[i].Name), first, r.config.Endpoints[first].Line)
 }
 
 // place is hosts and path.

@@ -54,10 +54,15 @@ func explainSyntax(data []byte, read int, cause string) *Problem {
 		}
 		return p(at, `a value that starts with "*" or "&" must be in quotes, such as "*.example.com"`)
 	case "found character that cannot start any token":
-		at := last
-		if i := bytes.LastIndexAny(consumed, "@`%\t"); i >= 0 {
-			at = positionAt(data, i)
-			return p(at, "a value cannot start with %q; put it in quotes", consumed[i])
+		// The parser looks at most three bytes ahead.
+		const near = 4
+		from := max(0, len(consumed)-near)
+		if i := bytes.LastIndexAny(consumed[from:], "@`%\t"); i >= 0 {
+			at := positionAt(data, from+i)
+			if consumed[from+i] == '\t' {
+				return p(at, "a tab where a value is expected; use spaces")
+			}
+			return p(at, "a value cannot start with %q; put it in quotes", consumed[from+i])
 		}
 	case "did not find expected key":
 		if at, ok := strayBracket(data, last.Line); ok {
@@ -102,8 +107,9 @@ func explainColon(data []byte, i int) (Position, string) {
 	}
 	// A line that is no "key: value" becomes a text that goes on in this line.
 	for line := at.Line - 1; line > 0; line-- {
-		_, text := lineOf(data, line)
-		text = bytes.TrimSpace(text)
+		end := start - 1
+		start = bytes.LastIndexByte(data[:end], '\n') + 1
+		text := bytes.TrimSpace(data[start:end])
 		if len(text) == 0 || text[0] == '#' {
 			continue
 		}
@@ -126,7 +132,7 @@ func noPair(data []byte, line int) string {
 	switch {
 	case dashWithoutSpace(text):
 		return fmt.Sprintf(`%s is no list item; put a space after the "-"`, quote(string(text)))
-	case bytes.IndexByte(text, ':') >= 0:
+	case bytes.IndexByte(text, ':') >= 0 && !bytes.Contains(text, []byte("://")):
 		return fmt.Sprintf(`%s is no "key: value"; put a space after the ":"`, quote(string(text)))
 	default:
 		return fmt.Sprintf(`%s is no "key: value"`, quote(string(text)))
