@@ -34,6 +34,9 @@ type Env struct {
 	Serve func(context.Context, serve.Options) error
 }
 
+// helpWidth is the length of the help's lines, in characters.
+const helpWidth = 100
+
 // usageError is wrong usage: exit status 2.
 type usageError struct{ text string }
 
@@ -140,7 +143,7 @@ func (c *command) arguments(args []string, explicit bool) ([]string, error) {
 // help prints the command's usage, and the program's when no command was named.
 func (c *command) help(w io.Writer, flags *pflag.FlagSet, explicit bool) {
 	if explicit {
-		fmt.Fprintf(w, "%s.\n\nUsage: controlplane %s [flags] %s\n", c.summary, c.name, c.args)
+		fmt.Fprintf(w, "%s.\n\nUsage: controlplane %s\n", c.summary, strings.TrimSpace(c.name+" [flags] "+c.args))
 	} else {
 		fmt.Fprint(w, "The control plane keeps a fleet of data planes on what one YAML file says.\n\nUsage:\n")
 		for _, c := range commands {
@@ -148,7 +151,7 @@ func (c *command) help(w io.Writer, flags *pflag.FlagSet, explicit bool) {
 			if name == commands[0].name {
 				name = "[" + name + "]"
 			}
-			fmt.Fprintf(w, "  controlplane %-37s %s\n", name+" [flags] "+c.args, c.summary)
+			fmt.Fprintf(w, "  controlplane %s\n        %s\n", strings.TrimSpace(name+" [flags] "+c.args), c.summary)
 		}
 		fmt.Fprint(w, "\n'controlplane COMMAND --help' says more about one of them.\n")
 	}
@@ -156,7 +159,7 @@ func (c *command) help(w io.Writer, flags *pflag.FlagSet, explicit bool) {
 	if !explicit {
 		title = "Flags of " + c.name
 	}
-	fmt.Fprintf(w, "\n%s:\n%s", title, flags.FlagUsages())
+	fmt.Fprintf(w, "\n%s:\n%s", title, flags.FlagUsagesWrapped(helpWidth))
 	if c.more != "" {
 		fmt.Fprintf(w, "\n%s\n", strings.TrimSpace(c.more))
 	}

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -35,7 +36,7 @@ type remote struct {
 
 // flags defines how to reach it.
 func (r *remote) flags(f *pflag.FlagSet) {
-	f.StringVar(&r.server, "server", "127.0.0.1:18000", "`host:port` of the control plane's gRPC")
+	f.StringVar(&r.server, "server", "127.0.0.1:18000", "`address` of the control plane's gRPC")
 	f.BoolVar(&r.insecure, "insecure", false, "speak to a control plane on another machine without encryption")
 }
 
@@ -74,7 +75,7 @@ func (r *remote) explainError(err error) error {
 	s := status.Convert(err)
 	switch s.Code() {
 	case codes.Unavailable:
-		return fmt.Errorf("no control plane can be reached at %s; is it running? --server names another one (%s)", r.server, s.Message())
+		return fmt.Errorf("no control plane can be reached at %s (%s); is it running? --server names another one", r.server, cause(s.Message()))
 	case codes.DeadlineExceeded:
 		return fmt.Errorf("the control plane at %s does not answer; is it overloaded or stopped, or is something else listening there?", r.server)
 	case codes.Canceled:
@@ -84,4 +85,13 @@ func (r *remote) explainError(err error) error {
 	default:
 		return fmt.Errorf("control plane at %s: %s", r.server, s.Message())
 	}
+}
+
+// cause returns the innermost part of an error text, which is what the operating
+// system has said.
+func cause(text string) string {
+	if i := strings.LastIndex(text, ": "); i >= 0 {
+		text = text[i+len(": "):]
+	}
+	return strings.TrimSuffix(text, `"`)
 }

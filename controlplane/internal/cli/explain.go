@@ -17,7 +17,7 @@ import (
 var explainCommand = &command{
 	name:    "explain",
 	args:    "URL",
-	summary: "Say which endpoint takes a request, what each backend would be sent, and why the others do not match",
+	summary: "Say which endpoint takes a request, what backends would be sent, why the others do not match",
 	more: `
 URL is http://host/path as a client would ask for it, or a path alone. The flags
 are curl's. Without --config the running control plane is asked.`,

@@ -26,14 +26,14 @@ once; the first SIGINT or SIGTERM is a clean stop, the second exits at once.`,
 
 func setUpServe(env *Env, flags *pflag.FlagSet) func(context.Context, []string) error {
 	var o serve.Options
-	flags.StringVar(&o.Listen, "listen", "127.0.0.1:18000", "`host:port` of gRPC, for data planes and the command line; port 0 is any free one")
-	flags.StringVar(&o.Admin, "admin", "127.0.0.1:18080", "`host:port` of HTTP: /metrics, /healthz, /readyz, /api/v1/status; port 0 is any free one")
+	flags.StringVar(&o.Listen, "listen", "127.0.0.1:18000", "`address` of gRPC, for data planes and the command line; port 0 is any free one")
+	flags.StringVar(&o.Admin, "admin", "127.0.0.1:18080", "`address` of HTTP: /metrics, /healthz, /readyz, /api/v1/status; port 0 is any free one")
 	flags.BoolVar(&o.Insecure, "insecure", false, "serve gRPC without encryption also beyond this machine")
 	flags.StringVar(&o.StateDir, "state-dir", "", "`directory` that keeps the revision over restarts (default: it is not kept)")
 	flags.DurationVar(&o.ApplyDeadline, "apply-deadline", fleet.DefaultApplyDeadline, "`time` a data plane has to apply a route table before it counts as stale")
 	flags.DurationVar(&o.ForgetAfter, "forget-after", fleet.DefaultForgetAfter, "`time` a vanished data plane stays in the status and is waited for")
-	format := flags.String("log-format", "text", "`text` or json, on standard error")
-	level := flags.String("log-level", "info", "`debug`, info, warn or error")
+	format := flags.String("log-format", "text", "`format` of the log on standard error: text or json")
+	level := flags.String("log-level", "info", "`level` from which on is logged: debug, info, warn or error")
 	return func(ctx context.Context, args []string) error {
 		file, err := oneFile(args)
 		if err != nil {

@@ -253,7 +253,7 @@ func (f *Fleet) handle(s *session, m *routetablev1.SubscribeRequest) (done bool,
 func (f *Fleet) applied(s *session, version string, revision uint64, source routetablev1.Source) {
 	s.version, s.revision, s.source = version, revision, source
 	if s.parked == version {
-		s.parked, s.reasons = "", ""
+		s.unpark()
 	}
 	f.adopt(version, revision)
 	t := s.flight
@@ -326,6 +326,7 @@ func (f *Fleet) next(s *session) (step, *Table) {
 		return stepWait, t
 	}
 	s.told = t
+	s.unpark()
 	return stepCurrent, t
 }
 
@@ -339,6 +340,7 @@ func (f *Fleet) begin(s *session) *Table {
 		return nil
 	}
 	s.flight, s.flightSince = t, f.opts.Now()
+	s.unpark()
 	return t
 }
 

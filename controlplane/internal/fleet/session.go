@@ -46,7 +46,9 @@ type session struct {
 	// told is the last table it was told about with Current.
 	told *Table
 
-	// parked is the version it has rejected, with its reasons; empty when none.
+	// parked is the version it has rejected, with its reasons; empty when none,
+	// and as soon as it is told of another: whoever returns to a version that
+	// was rejected wants it tried again.
 	parked  string
 	reasons string
 
@@ -63,6 +65,9 @@ func (s *session) poke() {
 	default:
 	}
 }
+
+// unpark forgets a rejection.
+func (s *session) unpark() { s.parked, s.reasons = "", "" }
 
 // newSession checks a Hello and returns the session it opens. The peer is the
 // address the stream comes from.
