@@ -51,24 +51,47 @@ func skipClass(p []byte, i int, bit uint8) int {
 	return i
 }
 
+// ones has 1 in each of its 8 bytes; c*ones has c in each.
+const ones = 0x0101010101010101
+
+// below and equal look at 8 bytes at once, see BenchmarkRequest. They set the top
+// bit of each byte that is less than c (at most 0x80) or equal to it; the other
+// bits mean nothing. Above a byte that is found, a borrow may set others wrongly:
+// only the lowest one counts. Results may be or-ed, also with the bytes themselves
+// to find those that are not ASCII.
+
+func below(w uint64, c byte) uint64 { return (w - uint64(c)*ones) &^ w }
+
+func equal(w uint64, c byte) uint64 { return below(w^uint64(c)*ones, 1) }
+
+// lowest returns the index of the lowest byte that was found, 8 if there is none.
+func lowest(found uint64) int { return bits.TrailingZeros64(found&(0x80*ones)) / 8 }
+
 // indexControl returns the index of the first control byte (below 0x20, or 0x7f)
-// at or after i, or len(p). It looks at 8 bytes at a time: values are most of a
-// head's bytes (BenchmarkRequest).
+// at or after i, or len(p).
 func indexControl(p []byte, i int) int {
-	const ones = 0x0101010101010101
 	for ; i+8 <= len(p); i += 8 {
 		w := binary.LittleEndian.Uint64(p[i:])
-		del := w ^ 0x7f*ones
-		// In each term the lowest byte that has its top bit set is exact; a
-		// borrow makes false ones only above it.
-		if m := ((w-0x20*ones)&^w | (del-ones)&^del) & (0x80 * ones); m != 0 {
-			return i + bits.TrailingZeros64(m)/8
+		if n := lowest(below(w, ' ') | equal(w, 0x7f)); n < 8 {
+			return i + n
 		}
 	}
 	for i < len(p) && p[i] >= ' ' && p[i] != 0x7f {
 		i++
 	}
 	return i
+}
+
+// indexNotTarget returns the index of the first byte at or after i that no request
+// target contains, or len(p).
+func indexNotTarget(p []byte, i int) int {
+	for ; i+8 <= len(p); i += 8 {
+		w := binary.LittleEndian.Uint64(p[i:])
+		if n := lowest(below(w, ' '+1) | equal(w, '#') | equal(w, 0x7f) | w); n < 8 {
+			return i + n
+		}
+	}
+	return skipClass(p, i, isTarget)
 }
 
 // trim returns q[start:end] without the white space around it (OWS).

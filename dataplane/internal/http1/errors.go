@@ -4,7 +4,7 @@ package http1
 // is allocated while parsing, and every parse of the same bytes gives the same
 // pointer.
 type Error struct {
-	Status int    // what to answer when a client sent it: 400, 414, 431, 501, 505
+	Status int    // what to answer when a client sent it: 400, 414, 431, 501, 505; a backend's is a 502
 	Reason string // for logs and the answer's body; constant text, never message bytes
 }
 

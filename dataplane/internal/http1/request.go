@@ -155,7 +155,7 @@ func (r *Request) requestLine(q []byte, s *Scan, lim Limits) *Error {
 		s.step = inTarget
 	}
 	if s.step == inTarget {
-		i = skipClass(q, i, isTarget)
+		i = indexNotTarget(q, i)
 		target := span(int(s.mark)+1, i)
 		if lim.TargetBytes > 0 && target.Len() > lim.TargetBytes {
 			return errTargetTooLong
