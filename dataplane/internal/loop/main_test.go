@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -46,8 +47,7 @@ type rig struct {
 
 type setting func(*routetablev1.RouteTable, *loop.Options)
 
-// endpoint adds an endpoint for path ("/x/*", "/*" or exact) and returns it in
-// out, if not nil, to be changed.
+// endpoint adds an endpoint for path: "/x/*", "/*" or exact.
 func endpoint(path string, urls ...string) setting {
 	return func(rt *routetablev1.RouteTable, _ *loop.Options) {
 		rt.Endpoints = append(rt.Endpoints, newEndpoint(path, urls...))
@@ -113,6 +113,7 @@ func newTable(o *loop.Options, settings ...setting) *routetablev1.RouteTable {
 	for _, s := range settings {
 		s(rt, o)
 	}
+	slices.SortFunc(rt.Endpoints, func(a, b *routetablev1.Endpoint) int { return strings.Compare(a.Name, b.Name) })
 	return rt
 }
 
