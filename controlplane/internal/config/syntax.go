@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 var (
@@ -69,6 +70,8 @@ func explainSyntax(data []byte, read int, cause string) *Problem {
 			return p(at, "a bracket that nothing opens; remove it, or put a text that contains it in quotes")
 		}
 		return p(firstText(data, last.Line), "this line continues nothing above it; indent it like the lines it belongs to")
+	case "did not find expected <document start>":
+		return p(firstText(data, last.Line), `this line continues nothing above it; a file is one mapping, with "key: value" at the start of its lines`)
 	case "did not find expected '-' indicator":
 		return p(firstText(data, last.Line), `expected the next list item, "- …", at the same indentation as the ones before`)
 	case "did not find expected ',' or ']'":
@@ -188,9 +191,14 @@ func firstText(data []byte, line int) Position {
 	return positionAt(data, start+len(text)-len(bytes.TrimLeft(text, " \t")))
 }
 
-// lastText is the offset of the last byte that is not blank, 0 if there is none.
+// lastText is the offset of the last character that is not blank, 0 if there is
+// none. The data may end within a character.
 func lastText(data []byte) int {
-	return max(0, len(bytes.TrimRight(data, " \t\r\n"))-1)
+	i := max(0, len(bytes.TrimRight(data, " \t\r\n"))-1)
+	for i > 0 && !utf8.RuneStart(data[i]) {
+		i--
+	}
+	return i
 }
 
 // tabIndent looks for a tab in the indentation of a line or the line after it.
