@@ -105,15 +105,14 @@ func trim(q []byte, start, end int) Span {
 	return span(start, end)
 }
 
-// foldEqual reports whether name equals lower, which is in lower case, when
-// letter case is ignored. Setting bit 5 of a name's byte changes nothing but
-// letters as long as name is a token or lower consists of letters and "-".
+// foldEqual reports whether name equals lower, which is in lower case, when the
+// case of ASCII letters is ignored.
 func foldEqual(name []byte, lower string) bool {
 	if len(name) != len(lower) {
 		return false
 	}
 	for i, c := range name {
-		if c != lower[i] && (c < 'A' || c > 'Z' || c|0x20 != lower[i]) {
+		if c != lower[i] && lowerCase(c) != lower[i] {
 			return false
 		}
 	}

@@ -55,7 +55,7 @@ func (h *Head) connection() *Error {
 func (h *Head) markHop(name []byte) {
 	for i := range h.Fields {
 		f := &h.Fields[i]
-		if f.Name.Len() == len(name) && foldEqualBytes(f.Name.Of(h.Raw), name) {
+		if foldEqualBytes(f.Name.Of(h.Raw), name) {
 			f.Hop = true
 		}
 	}

@@ -309,6 +309,24 @@ func TestRequestLimits(t *testing.T) {
 	}
 }
 
+// RFC 9110 section 9.
+func TestMethods(t *testing.T) {
+	for method, want := range map[string]http1.Method{
+		"GET": http1.GET, "HEAD": http1.HEAD, "POST": http1.POST, "PUT": http1.PUT, "DELETE": http1.DELETE,
+		"OPTIONS": http1.OPTIONS, "PATCH": http1.PATCH, "CONNECT": http1.CONNECT, "TRACE": http1.TRACE,
+		"GETS": http1.OtherMethod, "head": http1.OtherMethod, "PROPFIND": http1.OtherMethod,
+	} {
+		target := "/"
+		if want == http1.CONNECT {
+			target = "a:80"
+		}
+		o := parseWhole(&request{}, method+" "+target+" HTTP/1.1\r\nHost: a\r\n\r\n", http1.Limits{})
+		if o.N == 0 || o.Message.(*request).Method != want {
+			t.Errorf("%s: %v, want method %d", method, o, want)
+		}
+	}
+}
+
 // RFC 9110 section 7.6.1, and 11.7 for the Proxy- fields.
 func TestHopByHop(t *testing.T) {
 	const in = "GET / HTTP/1.1\r\n" +
@@ -317,6 +335,7 @@ func TestHopByHop(t *testing.T) {
 		"X-Gone: 1\r\n" +
 		"x-gONE: 2\r\n" +
 		"X-Gone-Not: 3\r\n" +
+		"X-Gong: 4\r\n" +
 		"Content-Length: 4\r\n" +
 		"Keep-Alive: timeout=5\r\n" +
 		"Proxy-Connection: keep-alive\r\n" +
@@ -337,6 +356,7 @@ func TestHopByHop(t *testing.T) {
 		"-X-Gone=1",
 		"-x-gONE=2",
 		"X-Gone-Not=3",
+		"X-Gong=4",
 		"Content-Length=4",
 		"-Keep-Alive=timeout=5",
 		"-Proxy-Connection=keep-alive",

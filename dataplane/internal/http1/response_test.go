@@ -2,6 +2,7 @@ package http1_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -108,6 +109,7 @@ func TestResponseRefused(t *testing.T) {
 		{"9110 8.6: 1xx with a length", "HTTP/1.1 100 X\r\nContent-Length: 3\r\n\r\n", "400 body announced where none is allowed"},
 		{"9112 6.1: 204 with Transfer-Encoding", "HTTP/1.1 204 X\r\nTransfer-Encoding: chunked\r\n\r\n", "400 body announced where none is allowed"},
 		{"9112 6.1: 101 with Transfer-Encoding", "HTTP/1.1 101 X\r\nTransfer-Encoding: chunked\r\n\r\n", "400 body announced where none is allowed"},
+		{"9110 7.6.1: absurdly many connection options", "HTTP/1.1 200 OK\r\nConnection: " + strings.Repeat("a,", 33) + "\r\n\r\n", "400 too many connection options"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			checkRefused(t, &response{}, tt.in, http1.Limits{}, tt.want)
