@@ -1,0 +1,546 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"reverseproxy/controlplane/internal/cli"
+	"reverseproxy/controlplane/internal/fleet/fleettest"
+	"reverseproxy/controlplane/internal/serve"
+	"reverseproxy/controlplane/internal/status"
+	routetablev1 "reverseproxy/proto/routetable/v1"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds every wait; nothing is concluded from its length.
+const patience = 20 * time.Second
+
+const good = `port: 8000
+endpoints:
+- name: shop
+  from: /index
+  host: shop.example.com
+  methods: [GET]
+  pool: ["http://localhost:5000/index-proxied"]
+- name: assets
+  from: /assets/*
+  pool: ["http://localhost:5003/static?v=1", {url: "http://localhost:5004/static", weight: 3}]
+- name: beta
+  from: /index
+  headers: {x-beta: "1"}
+  pool: ["http://localhost:5001"]
+`
+
+// buffer may be written by a server while a test reads it.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// result of a command.
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+// run executes a command line in the directory of the test.
+func run(t *testing.T, args ...string) result { return runWith(t, t.Context(), "", args...) }
+
+func runWith(t *testing.T, ctx context.Context, stdin string, args ...string) result {
+	t.Helper()
+	var stdout, stderr buffer
+	env := cli.Env{
+		Stdin: strings.NewReader(stdin), Stdout: &stdout, Stderr: &stderr, Build: "test",
+		Serve: serve.Run,
+	}
+	code := cli.Run(ctx, env, args)
+	return result{code, stdout.String(), stderr.String()}
+}
+
+// want fails unless the exit status is the one given and both outputs contain
+// their parts.
+func (r result) want(t *testing.T, code int, stdout, stderr string) {
+	t.Helper()
+	if r.code != code || !strings.Contains(r.stdout, stdout) || !strings.Contains(r.stderr, stderr) {
+		t.Errorf("exit status %d, want %d\nstdout (want %q):\n%s\nstderr (want %q):\n%s", r.code, code, stdout, r.stdout, stderr, r.stderr)
+	}
+}
+
+// golden compares an output with testdata, after the parts that differ from run
+// to run have been replaced.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(strings.Split(got, "\n"), strings.Split(string(want), "\n")); diff != "" {
+		t.Errorf("%s (-got +want):\n%s", path, diff)
+	}
+}
+
+// controlPlane is a served one.
+type controlPlane struct {
+	server, admin, file string
+	log                 *buffer
+	reload              chan struct{}
+	stop                func() result
+}
+
+// start serves the configuration with the built command.
+func start(t *testing.T, config string, flags ...string) *controlPlane {
+	t.Helper()
+	c := &controlPlane{log: &buffer{}, file: write(t, "running.yaml", config), reload: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	bound := make(chan struct{})
+	var stdout buffer
+	env := cli.Env{Stdout: &stdout, Stderr: c.log, Build: "test", Serve: func(ctx context.Context, o serve.Options) error {
+		o.Interval = 5 * time.Millisecond
+		o.Reload = c.reload
+		o.Listening = func(grpc, admin string) {
+			c.server, c.admin = grpc, admin
+			close(bound)
+		}
+		return serve.Run(ctx, o)
+	}}
+	ended := make(chan int, 1)
+	args := append([]string{"serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", c.file}, flags...)
+	go func() { ended <- cli.Run(ctx, env, args) }()
+	c.stop = sync.OnceValue(func() result {
+		cancel()
+		return result{<-ended, stdout.String(), c.log.String()}
+	})
+	t.Cleanup(func() { c.stop() })
+	select {
+	case <-bound:
+	case code := <-ended:
+		ended <- code
+		t.Fatalf("exit status %d\n%s", code, c.log)
+	}
+	return c
+}
+
+// cli asks this control plane.
+func (c *controlPlane) cli(t *testing.T, args ...string) result {
+	t.Helper()
+	return run(t, append([]string{args[0], "--server", c.server}, args[1:]...)...)
+}
+
+// status asks over HTTP.
+func (c *controlPlane) status(t *testing.T) status.Status {
+	t.Helper()
+	var s status.Status
+	if err := json.Unmarshal([]byte(c.get(t, "/api/v1/status")), &s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (c *controlPlane) get(t *testing.T, path string) string {
+	t.Helper()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	r, err := client.Get("http://" + c.admin + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	if err != nil || r.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s %v\n%s", path, r.Status, err, body)
+	}
+	return string(body)
+}
+
+// waitStatus waits until the condition holds.
+func (c *controlPlane) waitStatus(t *testing.T, what string, condition func(status.Status) bool) status.Status {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		s := c.status(t)
+		if condition(s) {
+			return s
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not in %s: %s\n%+v\n%s", patience, what, s, c.log)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// waitKnown waits until all of them are connected and settled.
+func (c *controlPlane) waitKnown(t *testing.T, n int) {
+	t.Helper()
+	c.waitStatus(t, fmt.Sprintf("%d data planes have settled", n), func(s status.Status) bool {
+		settled := 0
+		for _, d := range s.DataPlanes {
+			if d.State == "applied" || d.State == "rejected" {
+				settled++
+			}
+		}
+		return settled == n
+	})
+}
+
+// write puts a file into a directory of the test.
+func write(t *testing.T, name, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// replace saves a file as one should.
+func replace(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path+".new", []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	for _, test := range []struct {
+		args   string
+		code   int
+		stdout string
+		stderr string
+	}{
+		{"--help", 0, "--log-level", ""},
+		{"help", 0, "controlplane validate", ""},
+		{"help status", 0, "--watch", ""},
+		{"serve --help", 0, "--state-dir", ""},
+		{"validate --help", 0, "every problem", ""},
+		{"explain --help", 0, "--header", ""},
+		{"apply --help", 0, "--force", ""},
+		{"status -h", 0, "--expect", ""},
+		{"--version", 0, "controlplane test", ""},
+		{"status --version", 0, "controlplane test", ""},
+		{"", 2, "", "CONFIG is missing"},
+		{"serve", 2, "", "CONFIG is missing"},
+		{"serve a.yaml b.yaml", 2, "", "one CONFIG"},
+		{"--listen :1 status", 2, "", "not a loopback address"},
+		{"--listen 127.0.0.1:1 status x", 2, "", "status must come first"},
+		{"--no-such-flag x.yaml", 2, "", "unknown flag"},
+		{"--log-level loud x.yaml", 2, "", "--log-level"},
+		{"--log-format xml x.yaml", 2, "", "--log-format"},
+		{"--listen 0.0.0.0:0 x.yaml", 2, "", "--insecure"},
+		{"--listen nonsense x.yaml", 2, "", "host:port"},
+		{"--forget-after 0s x.yaml", 2, "", "--forget-after"},
+		{"validate", 2, "", "CONFIG is missing"},
+		{"explain", 2, "", "one URL"},
+		{"explain ftp://x/", 2, "", "ftp://x/"},
+		{"explain -H nocolon http://x/", 2, "", "Name: value"},
+		{"explain -X GE%20T,; http://x/", 2, "", "method"},
+		{"status extra", 2, "", "no arguments"},
+		{"status -o xml", 2, "", "neither table nor json"},
+		{"status --watch --wait", 2, "", "exclude"},
+		{"status --timeout 1s", 2, "", "--wait"},
+		{"status --server example.com:1", 2, "", "--insecure"},
+		{"apply", 2, "", "CONFIG is missing"},
+		{"apply x.yaml --wait --timeout 0s", 2, "", "--timeout"},
+	} {
+		t.Run(test.args, func(t *testing.T) {
+			run(t, strings.Fields(test.args)...).want(t, test.code, test.stdout, test.stderr)
+		})
+	}
+}
+
+func TestValidate(t *testing.T) {
+	file := write(t, "good.yaml", good)
+	t.Run("good", func(t *testing.T) {
+		r := run(t, "validate", file)
+		r.want(t, 0, file+": ok, 3 endpoints, version ", "")
+		if r.stderr != "" {
+			t.Errorf("stderr: %s", r.stderr)
+		}
+	})
+	t.Run("standard input", func(t *testing.T) {
+		runWith(t, t.Context(), good, "validate", "-").want(t, 0, "stdin: ok, 3 endpoints", "")
+	})
+	t.Run("all problems of all files", func(t *testing.T) {
+		one := write(t, "one.yaml", "port: 8000\nendpoints:\n- fron: /x\n  pool: [http://h]\n- from: y\n  pool: []\n")
+		two := write(t, "two.yaml", "prot: 1\nendpoints: []\n")
+		r := run(t, "validate", one, file, two, filepath.Join(t.TempDir(), "none.yaml"))
+		r.want(t, 1, "good.yaml: ok", "none.yaml: no such file")
+		for _, part := range []string{"one.yaml:3:3: ", "one.yaml:5:9: ", "one.yaml:6:9: ", "two.yaml:1:1: "} {
+			if !strings.Contains(r.stderr, part) {
+				t.Errorf("stderr lacks %q:\n%s", part, r.stderr)
+			}
+		}
+		if strings.Contains(r.stdout, "one.yaml") {
+			t.Errorf("problems on standard output:\n%s", r.stdout)
+		}
+	})
+}
+
+func TestExplain(t *testing.T) {
+	file := write(t, "c.yaml", good)
+	c := start(t, good)
+	for _, test := range []struct {
+		name string
+		args []string
+	}{
+		{"exact", []string{"http://shop.example.com/index?q=1"}},
+		{"prefix", []string{"http://any:8000/assets/a%2Fb?x=1"}},
+		{"header", []string{"-H", "X-Beta: 1", "http://other/index"}},
+		{"method", []string{"-X", "POST", "http://shop.example.com/index"}},
+		{"host-field", []string{"-H", "host: shop.example.com", "/index"}},
+		{"nowhere", []string{"http://shop.example.com/nowhere"}},
+		{"above-root", []string{"http://shop.example.com/../x"}},
+		{"metrics", []string{"http://any/metrics"}},
+		{"json", []string{"-o", "json", "http://shop.example.com/index?q=1"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			local := run(t, append([]string{"explain", "--config", file}, test.args...)...)
+			local.want(t, 0, "", "")
+			golden(t, "explain-"+test.name+".txt", local.stdout)
+			if remote := c.cli(t, append([]string{"explain"}, test.args...)...); remote != local {
+				t.Errorf("asked of the control plane: %+v\nby the file: %+v", remote, local)
+			}
+		})
+	}
+	t.Run("bad file", func(t *testing.T) {
+		run(t, "explain", "--config", write(t, "bad.yaml", "port: x\n"), "/").want(t, 1, "", "bad.yaml:1:7: ")
+	})
+}
+
+func TestNoControlPlane(t *testing.T) {
+	c := start(t, good)
+	c.stop()
+	for _, args := range [][]string{{"status"}, {"status", "--wait"}, {"apply", c.file}, {"apply", "--wait", c.file}, {"explain", "/"}} {
+		r := c.cli(t, args...)
+		r.want(t, 1, "", "no control plane can be reached at "+c.server+" (connection refused); is it running?")
+		if lines := strings.Count(r.stderr, "\n"); lines != 1 || strings.Contains(r.stderr, "rpc error") {
+			t.Errorf("%v: not one clear line:\n%s", args, r.stderr)
+		}
+	}
+}
+
+func TestServe(t *testing.T) {
+	t.Run("an invalid file", func(t *testing.T) {
+		bad := write(t, "bad.yaml", "port: 70000\nendpoints:\n- from: index\n  pool: []\n")
+		r := run(t, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", bad)
+		for _, part := range []string{"bad.yaml:1:7: ", "bad.yaml:3:9: ", "bad.yaml:4:9: "} {
+			r.want(t, 1, "", part)
+		}
+	})
+	t.Run("no file", func(t *testing.T) {
+		run(t, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", filepath.Join(t.TempDir(), "none.yaml")).want(t, 1, "", "no such file")
+	})
+	t.Run("taken addresses", func(t *testing.T) {
+		c := start(t, good)
+		run(t, "--listen", c.server, "--admin", "127.0.0.1:0", c.file).want(t, 1, "", c.server)
+		run(t, "--listen", "127.0.0.1:0", "--admin", c.admin, c.file).want(t, 1, "", c.admin)
+	})
+	t.Run("a clean stop", func(t *testing.T) {
+		c := start(t, good)
+		fleettest.Start(t, c.server, "a", nil, fleettest.Apply)
+		c.waitKnown(t, 1)
+		c.stop().want(t, 0, "", "msg=stopping")
+	})
+	t.Run("what it logs", func(t *testing.T) {
+		c := start(t, good, "--log-format", "json")
+		fleettest.Start(t, c.server, "a", nil, fleettest.Apply)
+		c.waitKnown(t, 1)
+		for _, part := range []string{
+			`"msg":"listening","grpc":"` + c.server + `","admin":"` + c.admin + `"`,
+			`"msg":"configuration loaded"`, `"revision":1,"endpoints":3`, `"msg":"data plane connected","id":"a"`, `"msg":"data plane applied","id":"a"`,
+		} {
+			if !strings.Contains(c.log.String(), part) {
+				t.Errorf("the log lacks %s:\n%s", part, c.log)
+			}
+		}
+	})
+}
+
+// masked replaces what differs from run to run.
+func masked(c *controlPlane, s string) string {
+	s = strings.ReplaceAll(s, c.file, "running.yaml")
+	s = regexp.MustCompile(`accepted \S+( ago)?`).ReplaceAllString(s, "accepted now")
+	return regexp.MustCompile(`\d+s ago`).ReplaceAllString(s, "now   ")
+}
+
+func rejectPort(port uint32) fleettest.Decide {
+	return func(rt *routetablev1.RouteTable) []string {
+		if rt.GetPort() == port {
+			return []string{fmt.Sprintf("port %d: address already in use", port)}
+		}
+		return nil
+	}
+}
+
+func TestStatus(t *testing.T) {
+	c := start(t, good)
+	golden(t, "status-nobody.txt", masked(c, c.cli(t, "status").stdout))
+
+	fleettest.Start(t, c.server, "edge-1", nil, fleettest.Apply)
+	fleettest.Start(t, c.server, "edge-2", nil, rejectPort(8000))
+	c.waitKnown(t, 2)
+	r := c.cli(t, "status")
+	r.want(t, 0, "", "")
+	golden(t, "status.txt", masked(c, r.stdout))
+
+	r = c.cli(t, "status", "-o", "json")
+	r.want(t, 0, "", "")
+	var fromCLI, fromHTTP map[string]any
+	if err := errors.Join(json.Unmarshal([]byte(r.stdout), &fromCLI), json.Unmarshal([]byte(c.get(t, "/api/v1/status")), &fromHTTP)); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []map[string]any{fromCLI, fromHTTP} {
+		for _, d := range m["dataplanes"].([]any) {
+			d.(map[string]any)["lastContactSeconds"] = 0
+		}
+	}
+	if diff := cmp.Diff(fromCLI, fromHTTP); diff != "" {
+		t.Errorf("status -o json (-) and GET /api/v1/status (+):\n%s", diff)
+	}
+
+	c.cli(t, "status", "--wait", "--timeout", "10s").want(t, 1, "address already in use", "1 of 2 data planes rejected version")
+}
+
+func TestStatusWait(t *testing.T) {
+	c := start(t, good)
+	c.cli(t, "status", "--wait", "--timeout", "300ms").want(t, 1, "No data plane", "timed out after 300ms: 0 of 1 expected data planes are known")
+	fleettest.Start(t, c.server, "a", nil, fleettest.Apply)
+	c.cli(t, "status", "--wait", "--timeout", "20s").want(t, 0, "applied", "")
+	c.cli(t, "status", "--wait", "--timeout", "300ms", "--expect", "2").want(t, 1, "applied", "1 of 2 expected")
+	replace(t, c.file, "port: x\n")
+	c.cli(t, "status", "--wait", "--timeout", "20s").want(t, 1, "running.yaml:1:7", "is not the running configuration")
+	replace(t, c.file, strings.Replace(good, "8000", "8001", 1))
+	c.cli(t, "status", "--wait", "--timeout", "20s").want(t, 0, "revision 2", "")
+}
+
+func TestStatusWatch(t *testing.T) {
+	c := start(t, good)
+	ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
+	defer cancel()
+	r := runWith(t, ctx, "", "status", "--server", c.server, "--watch")
+	r.want(t, 0, "No data plane", "")
+	if n := strings.Count(r.stdout, "revision 1"); n < 2 {
+		t.Errorf("shown %d times", n)
+	}
+}
+
+func TestApply(t *testing.T) {
+	c := start(t, good)
+	fleettest.Start(t, c.server, "a", nil, fleettest.Apply)
+	fleettest.Start(t, c.server, "b", nil, rejectPort(8002))
+	c.waitKnown(t, 2)
+
+	next := strings.Replace(good, "8000", "8001", 1)
+	r := c.cli(t, "apply", write(t, "next.yaml", next), "--wait", "--expect", "2")
+	r.want(t, 0, "applied by 2 data planes", "")
+	r.want(t, 0, "next.yaml: revision 2 (version ", "")
+	if data, err := os.ReadFile(c.file); err != nil || string(data) != next {
+		t.Errorf("the watched file has\n%s, %v", data, err)
+	}
+	c.cli(t, "apply", write(t, "next.yaml", "# again\n"+next)).want(t, 0, "was the running configuration already", "")
+
+	t.Run("from standard input", func(t *testing.T) {
+		runWith(t, t.Context(), good, "apply", "--server", c.server, "-").want(t, 0, "stdin: revision 3", "")
+	})
+	t.Run("problems", func(t *testing.T) {
+		before := c.status(t)
+		r := c.cli(t, "apply", write(t, "bad.yaml", "port: x\nendpoints: 1\n"), "--wait")
+		r.want(t, 1, "", "bad.yaml:1:7: ")
+		r.want(t, 1, "", "bad.yaml:2:12: ")
+		r.want(t, 1, "", "bad.yaml was refused; nothing has changed")
+		if after := c.status(t); after.Revision != before.Revision || after.Config.LastLoad != "ok" {
+			t.Errorf("status changed: %+v", after)
+		}
+		c.cli(t, "apply", "-o", "json", write(t, "bad.yaml", "port: x\nendpoints: []\n")).want(t, 1, `"problems": [`, "")
+	})
+	t.Run("the guard", func(t *testing.T) {
+		nothing := write(t, "nothing.yaml", "port: 8000\nendpoints: []\n")
+		c.cli(t, "apply", nothing).want(t, 1, "", "--force")
+		c.cli(t, "apply", nothing, "--force", "--wait").want(t, 0, "applied by 2 data planes", "")
+		c.cli(t, "apply", write(t, "good.yaml", good), "--wait").want(t, 0, "applied by 2", "")
+	})
+	t.Run("one rejects", func(t *testing.T) {
+		third := write(t, "third.yaml", strings.Replace(good, "8000", "8002", 1))
+		r := c.cli(t, "apply", third, "--wait")
+		r.want(t, 1, "port 8002: address already in use", "1 of 2 data planes rejected version")
+		out := strings.ReplaceAll(masked(c, r.stdout), third, "third.yaml")
+		golden(t, "apply-rejected.txt", out)
+		c.cli(t, "apply", third, "--wait", "-o", "json").want(t, 1, `"applied": false`, "")
+	})
+	t.Run("one vanished", func(t *testing.T) {
+		gone := fleettest.Start(t, c.server, "gone", nil, fleettest.Apply)
+		c.waitKnown(t, 3)
+		gone.Stop()
+		c.waitStatus(t, "it is missed", func(s status.Status) bool { return len(s.DataPlanes) == 3 && s.DataPlanes[2].State == "disconnected" })
+		r := c.cli(t, "apply", write(t, "fourth.yaml", strings.Replace(good, "8000", "8003", 1)), "--wait", "--timeout", "500ms")
+		r.want(t, 1, "disconnected", "timed out after 500ms: 1 of 3 data planes did not apply version")
+		r.want(t, 1, "vanished: it has no connection", "")
+	})
+}
+
+// A file and `apply` that change at the same time end in one of both states, and
+// file and fleet agree.
+func TestApplyAndEditsAtTheSameTime(t *testing.T) {
+	c := start(t, good)
+	fleettest.Start(t, c.server, "a", nil, fleettest.Apply)
+	text := func(port int) string { return strings.Replace(good, "8000", fmt.Sprint(port), 1) }
+	var both sync.WaitGroup
+	both.Go(func() {
+		for i := range 20 {
+			replace(t, c.file, text(9000+i))
+		}
+	})
+	both.Go(func() {
+		for i := range 20 {
+			c.cli(t, "apply", write(t, "x.yaml", text(10000+i))).want(t, 0, "revision", "")
+		}
+	})
+	both.Wait()
+	c.cli(t, "status", "--wait").want(t, 0, "applied", "")
+	data, err := os.ReadFile(c.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := run(t, "validate", write(t, "want.yaml", string(data))).stdout
+	if v := c.status(t).Version; !strings.Contains(want, "version "+v[:12]) {
+		t.Errorf("running version %s, the file: %s", v, want)
+	}
+}

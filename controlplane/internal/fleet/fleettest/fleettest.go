@@ -1,0 +1,138 @@
+// Package fleettest plays data planes, for the tests of what is built on a
+// fleet: a real gRPC client that applies or rejects what it is sent.
+package fleettest
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/rand"
+	"io"
+	"sync"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
+
+	routetablev1 "reverseproxy/proto/routetable/v1"
+)
+
+// DataPlane is a played data plane. Its methods may be called from several
+// goroutines.
+type DataPlane struct {
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+
+	mu     sync.Mutex
+	tables []*routetablev1.RouteTable
+}
+
+// Decide says why a table is rejected, with no reasons that it is applied.
+type Decide func(*routetablev1.RouteTable) (reasons []string)
+
+// Apply applies everything.
+func Apply(*routetablev1.RouteTable) []string { return nil }
+
+// Start connects a data plane that stays until Stop or the end of the test. It
+// starts with the version and revision given; both may be zero.
+func Start(t *testing.T, server, id string, state *routetablev1.State, decide Decide) *DataPlane {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+server, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	d := &DataPlane{cancel: cancel}
+	stream, err := routetablev1.NewRouteTableServiceClient(conn).Subscribe(ctx)
+	if err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	hello := &routetablev1.Hello{Id: id, SessionId: rand.Text(), AdminAddress: "127.0.0.1:19000", Build: "test", State: state}
+	if err := stream.Send(&routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Hello{Hello: hello}}); err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	d.done.Go(func() {
+		defer conn.Close()
+		d.follow(stream, decide)
+	})
+	t.Cleanup(d.Stop)
+	return d
+}
+
+// Stop breaks the connection without a goodbye.
+func (d *DataPlane) Stop() {
+	d.cancel()
+	d.done.Wait()
+}
+
+// Tables returns all tables it was sent, in order.
+func (d *DataPlane) Tables() []*routetablev1.RouteTable {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return append([]*routetablev1.RouteTable{}, d.tables...)
+}
+
+// follow answers until the stream ends.
+func (d *DataPlane) follow(stream routetablev1.RouteTableService_SubscribeClient, decide Decide) {
+	var data []byte
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return
+		}
+		c := m.GetChunk()
+		if c == nil {
+			continue
+		}
+		if c.GetIndex() == 0 {
+			data = nil
+		}
+		data = append(data, c.GetData()...)
+		if c.GetIndex()+1 < c.GetCount() {
+			continue
+		}
+		if stream.Send(d.answer(c, data, decide)) != nil {
+			return
+		}
+	}
+}
+
+// answer decides about a whole table.
+func (d *DataPlane) answer(c *routetablev1.Chunk, data []byte, decide Decide) *routetablev1.SubscribeRequest {
+	rt, err := unpack(data)
+	var reasons []string
+	if err != nil {
+		reasons = []string{err.Error()}
+	} else {
+		d.mu.Lock()
+		d.tables = append(d.tables, rt)
+		d.mu.Unlock()
+		reasons = decide(rt)
+	}
+	if len(reasons) == 0 {
+		return &routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Applied{
+			Applied: &routetablev1.Applied{Version: c.GetVersion(), Revision: c.GetRevision()},
+		}}
+	}
+	r := &routetablev1.Rejected{Version: c.GetVersion(), Revision: c.GetRevision()}
+	for _, reason := range reasons {
+		r.Problems = append(r.Problems, &routetablev1.Problem{Message: reason})
+	}
+	return &routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Rejected{Rejected: r}}
+}
+
+func unpack(data []byte) (*routetablev1.RouteTable, error) {
+	z, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	raw, err := io.ReadAll(z)
+	if err != nil {
+		return nil, err
+	}
+	rt := &routetablev1.RouteTable{}
+	return rt, proto.Unmarshal(raw, rt)
+}
