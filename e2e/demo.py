@@ -49,6 +49,8 @@ def main() -> int:
         DEMO.mkdir(parents=True)
         start(children, "backends", sys.executable, "-B", ROOT / "e2e" / "demo_backends.py", *BACKENDS)
         start(children, "controlplane", BUILD / "controlplane", config)
+        for backend in BACKENDS:
+            wait_for(children, "http://127.0.0.1:%d/" % backend)
         wait_for(children, "http://127.0.0.1:%d/readyz" % CONTROL_PLANE_ADMIN)
         for name, admin in DATA_PLANES.items():
             start(

@@ -10,6 +10,7 @@ import errno
 import http.server
 import signal
 import socket
+import socketserver
 import sys
 import threading
 
@@ -35,6 +36,10 @@ class Backend(http.server.BaseHTTPRequestHandler):
 
 class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
+
+    def server_bind(self) -> None:
+        # Not HTTPServer's, which asks DNS for a name, and may wait long for it.
+        socketserver.TCPServer.server_bind(self)
 
 
 class Server6(Server):
