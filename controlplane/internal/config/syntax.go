@@ -11,6 +11,7 @@ import (
 
 var (
 	syntaxLine    = regexp.MustCompile(`^line (\d+): `)
+	tightColon    = regexp.MustCompile(`^[\w"' -]+:[^\s/]`) // such as port:8000
 	unknownAnchor = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
 )
 
@@ -135,7 +136,7 @@ func noPair(data []byte, line int) string {
 	switch {
 	case dashWithoutSpace(text):
 		return fmt.Sprintf(`%s is no list item; put a space after the "-"`, quote(string(text)))
-	case bytes.IndexByte(text, ':') >= 0 && !bytes.Contains(text, []byte("://")):
+	case tightColon.Match(text):
 		return fmt.Sprintf(`%s is no "key: value"; put a space after the ":"`, quote(string(text)))
 	default:
 		return fmt.Sprintf(`%s is no "key: value"`, quote(string(text)))
