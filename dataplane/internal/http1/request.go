@@ -72,7 +72,7 @@ func (r *Request) Parse(p []byte, s *Scan, lim Limits) (n int, err *Error) {
 	if end > 0 && resumed {
 		// The reading in pieces has kept nothing of the head but that its lines
 		// are valid.
-		*s = Scan{skip: s.skip}
+		*s = Scan{}
 		end, err = r.read(p, s, lim)
 	}
 	if err != nil {
