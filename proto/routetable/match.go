@@ -201,7 +201,7 @@ func Mismatch(e *routetablev1.Endpoint, r *Request) string {
 }
 
 // Target returns the request target (path and query) that a backend of the
-// endpoint is sent, by the rules of BackendURL.AppendTarget. The endpoint must
+// endpoint is sent, by the rules of AppendTarget. The endpoint must
 // match the request.
 func Target(e *routetablev1.Endpoint, b *routetablev1.Backend, r *Request) (string, error) {
 	u, err := ParseBackendURL(b.GetUrl())
@@ -212,5 +212,5 @@ func Target(e *routetablev1.Endpoint, b *routetablev1.Backend, r *Request) (stri
 		return "", err
 	}
 	path, prefix := pathOf(e)
-	return string(u.AppendTarget(nil, !prefix, Segments(path), []byte(r.Path), []byte(r.Query), r.HasQuery)), nil
+	return string(AppendTarget(nil, u.Path(), u.Query(), !prefix, Segments(path), []byte(r.Path), []byte(r.Query), r.HasQuery)), nil
 }

@@ -7,11 +7,10 @@ import (
 	"strings"
 )
 
-// BackendURL is a parsed URL of a pool. It refers to the string it was parsed
-// from and is small, because a table holds many.
+// BackendURL is a parsed URL of a pool.
 type BackendURL struct {
 	raw               string
-	path, query, port uint16
+	path, query, port int // where they start; port 0: there is none
 }
 
 const httpScheme = "http://"
@@ -42,7 +41,7 @@ func ParseBackendURL(raw string) (BackendURL, error) {
 	if i := strings.IndexByte(raw, '?'); i >= 0 {
 		end, query = i, i+1
 	}
-	u := BackendURL{raw: raw, path: uint16(path), query: uint16(query)}
+	u := BackendURL{raw: raw, path: path, query: query}
 	if err := u.checkAuthority(); err != nil {
 		return BackendURL{}, err
 	}
@@ -79,7 +78,7 @@ func schemeError(raw string) error {
 func (u *BackendURL) checkAuthority() error {
 	host, port, hasPort := u.Authority(), "", false
 	if i := strings.LastIndexByte(host, ':'); i >= 0 && i > strings.LastIndexByte(host, ']') {
-		u.port = uint16(len(httpScheme) + i)
+		u.port = len(httpScheme) + i
 		host, port, hasPort = host[:i], host[i+1:], true
 	}
 	if host == "" {
@@ -133,20 +132,21 @@ func (u *BackendURL) Query() string { return u.raw[u.query:] }
 
 func (u *BackendURL) hasQuery() bool { return u.query > 0 && u.raw[u.query-1] == '?' }
 
-// AppendTarget appends the request target (path and query) that the backend is
-// sent, by these rules: a URL without a path passes the request's raw path
-// unchanged; one with a path replaces the whole path when the endpoint's is
-// exact, else the matched prefix, which has that many segments. What remains is
-// appended by exactly one slash, byte for byte, after its dot segments were
-// removed. The URL's query comes first, joined to the request's by "&".
+// AppendTarget appends the request target (path and query) that a backend is
+// sent whose URL has the path own and the query first. Without a path of its own
+// the request's raw path passes unchanged; otherwise it replaces the whole path
+// when the endpoint's is exact, else the matched prefix, which has that many
+// segments. What remains is appended by exactly one slash, byte for byte, after
+// its dot segments were removed. The URL's query comes first, joined to the
+// request's by "&".
 //
 // The path must be one that NormalizePath accepts and that the endpoint matches,
 // or empty, which means "/".
-func (u *BackendURL) AppendTarget(dst []byte, exact bool, segments int, path, query []byte, hasQuery bool) []byte {
+func AppendTarget(dst []byte, own, first string, exact bool, segments int, path, query []byte, hasQuery bool) []byte {
 	if len(path) == 0 {
 		path = slash
 	}
-	switch own := u.Path(); {
+	switch {
 	case own != "" && exact:
 		dst = append(dst, own...)
 	case own != "":
@@ -154,7 +154,6 @@ func (u *BackendURL) AppendTarget(dst []byte, exact bool, segments int, path, qu
 	default:
 		dst = append(dst, path...)
 	}
-	first := u.Query()
 	if hasQuery || first != "" {
 		dst = append(append(dst, '?'), first...)
 	}

@@ -183,7 +183,7 @@ func FuzzParseBackendURL(f *testing.F) {
 		if std.Port() == "" != strings.HasSuffix(u.Address(), ":80") && std.Port() != "80" {
 			t.Fatalf("%q: address %q, port %q", raw, u.Address(), std.Port())
 		}
-		target := u.AppendTarget(nil, false, 1, []byte("/a/b"), []byte("c"), true)
+		target := routetable.AppendTarget(nil, u.Path(), u.Query(), false, 1, []byte("/a/b"), []byte("c"), true)
 		for _, c := range target {
 			if c <= ' ' || c > '~' {
 				t.Fatalf("%q makes the target %q", raw, target)

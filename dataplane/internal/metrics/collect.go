@@ -50,11 +50,20 @@ const eagerEndpoints = 1000
 // Collect implements prometheus.Collector. It takes no lock that the request path
 // needs.
 func (s *Set) Collect(ch chan<- prometheus.Metric) {
+	// What there is, first, so that the lock is not held for long.
+	type pair struct {
+		endpoint *Endpoint
+		backend  *Backend
+	}
+	var pairs []pair
 	s.mu.Lock()
 	endpoints := make([]*Endpoint, 0, len(s.endpoints)+1)
 	endpoints = append(endpoints, s.none)
 	for _, e := range s.endpoints {
 		endpoints = append(endpoints, e)
+		for b := e.backends; b != nil; b = b.next {
+			pairs = append(pairs, pair{e, b})
+		}
 	}
 	s.mu.Unlock()
 
@@ -68,6 +77,9 @@ func (s *Set) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, e := range endpoints {
 		c.endpoint(e)
+	}
+	for _, p := range pairs {
+		c.backend(p.endpoint, p.backend)
 	}
 }
 
@@ -111,12 +123,6 @@ func (c *collection) endpoint(e *Endpoint) {
 		c.value(bytesInDesc, prometheus.CounterValue, float64(in), e.name)
 		c.value(bytesOutDesc, prometheus.CounterValue, float64(out), e.name)
 		c.histogram(durationDesc, &seconds, e.name)
-	}
-	e.mu.Lock()
-	backends := append([]*Backend(nil), e.backends...)
-	e.mu.Unlock()
-	for _, b := range backends {
-		c.backend(e, b)
 	}
 }
 

@@ -9,7 +9,6 @@
 package metrics
 
 import (
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,7 +24,7 @@ type Set struct {
 	none   *Endpoint
 	shards []setShard
 
-	mu        sync.Mutex // guards endpoints
+	mu        sync.Mutex // guards endpoints and the backends of each
 	endpoints map[string]*Endpoint
 }
 
@@ -95,9 +94,9 @@ type Endpoint struct {
 	name   string
 	shards shards[endpointShard]
 
-	mu       sync.Mutex // guards backends
-	backends []*Backend
-	index    map[string]*Backend // of backends, when they are many
+	// Guarded by set.mu.
+	backends *Backend            // a list
+	index    map[string]*Backend // the list by URL, when it is long
 }
 
 // endpointShard is written by one shard only. Requests in flight are those begun
@@ -107,49 +106,50 @@ type endpointShard struct {
 	codes             codes
 	bytesIn, bytesOut atomic.Uint64
 	seconds           histogram
-	_                 [256 - 5*8 - histogramSize]byte // whole cache lines
+	_                 [192 - 4*8 - histogramSize]byte // whole cache lines
 }
 
 // Backend returns the counters of a backend of this endpoint, creating them.
 func (e *Endpoint) Backend(url string) *Backend {
-	const few = 16
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if len(e.backends) <= few {
-		for _, b := range e.backends {
-			if b.url == url {
-				return b
-			}
+	const long = 16
+	e.set.mu.Lock()
+	defer e.set.mu.Unlock()
+	if e.index != nil {
+		if b := e.index[url]; b != nil {
+			return b
 		}
-	} else if b := e.index[url]; b != nil {
-		return b
 	}
-	b := &Backend{set: e.set, url: url}
-	e.backends = append(e.backends, b)
-	if len(e.backends) > few {
-		e.reindex()
+	n := 0
+	for b := e.backends; b != nil && e.index == nil; b = b.next {
+		if b.url == url {
+			return b
+		}
+		n++
 	}
-	return b
+	b := &Backend{set: e.set, url: url, next: e.backends}
+	e.backends = b
+	switch {
+	case e.index != nil:
+		e.index[url] = b
+	case n == long:
+		e.index = map[string]*Backend{}
+		for ; b != nil; b = b.next {
+			e.index[b.url] = b
+		}
+	}
+	return e.backends
 }
 
-// reindex brings index up to date with backends. The caller holds mu.
-func (e *Endpoint) reindex() {
-	if e.index == nil {
-		e.index = make(map[string]*Backend, len(e.backends))
-	}
-	for i := len(e.index); i < len(e.backends); i++ {
-		e.index[e.backends[i].url] = e.backends[i]
-	}
-}
-
+// retain forgets backends; the caller holds set.mu.
 func (e *Endpoint) retain(keep func(url string) bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	before := len(e.backends)
-	e.backends = slices.DeleteFunc(e.backends, func(b *Backend) bool { return !keep(b.url) })
-	if e.index != nil && len(e.backends) < before {
-		e.index = nil
-		e.reindex()
+	for at := &e.backends; *at != nil; {
+		b := *at
+		if keep(b.url) {
+			at = &b.next
+			continue
+		}
+		*at = b.next
+		delete(e.index, b.url)
 	}
 }
 
@@ -189,6 +189,7 @@ type Backend struct {
 	url    string
 	state  atomic.Pointer[backend.State]
 	shards shards[backendShard]
+	next   *Backend // of the endpoint; guarded by set.mu
 }
 
 type backendShard struct {

@@ -2,6 +2,7 @@ package table
 
 import (
 	"encoding/binary"
+	"slices"
 	"sync/atomic"
 
 	"reverseproxy/proto/routetable"
@@ -34,10 +35,7 @@ func New(rt *routetablev1.RouteTable, version string, revision uint64, prev *Tab
 		},
 		Endpoints: make([]*Endpoint, len(rt.GetEndpoints())),
 	}
-	c := compiler{state: s, schedules: map[string][]uint32{}}
-	if prev != nil {
-		c.prev = prev.Endpoints
-	}
+	c := newCompiler(rt, prev, s)
 	for i, e := range rt.GetEndpoints() {
 		t.Endpoints[i] = c.endpoint(e)
 	}
@@ -50,12 +48,46 @@ type compiler struct {
 	state State
 	prev  []*Endpoint // of the table before, from the next name on
 	// schedules by weights: many pools of a table have the same.
-	schedules map[string][]uint32
+	schedules map[string]*[]uint32
 	key       []byte // scratch
+
+	// The parts of the table come from one allocation per kind: no space is lost
+	// to rounding, and a table is forgotten as a whole anyhow.
+	endpoints []Endpoint
+	pools     []Pool
+	backends  []Backend
+	pointers  []*Backend
+}
+
+func newCompiler(rt *routetablev1.RouteTable, prev *Table, s State) *compiler {
+	n := 0
+	for _, e := range rt.GetEndpoints() {
+		n += len(e.GetPool())
+	}
+	c := &compiler{
+		state:     s,
+		schedules: map[string]*[]uint32{},
+		endpoints: make([]Endpoint, len(rt.GetEndpoints())),
+		pools:     make([]Pool, len(rt.GetEndpoints())),
+		backends:  make([]Backend, n),
+		pointers:  make([]*Backend, n),
+	}
+	if prev != nil {
+		c.prev = prev.Endpoints
+	}
+	return c
+}
+
+// next takes the first n elements of a slice.
+func next[T any](from *[]T, n int) []T {
+	taken := (*from)[:n:n]
+	*from = (*from)[n:]
+	return taken
 }
 
 func (c *compiler) endpoint(w *routetablev1.Endpoint) *Endpoint {
-	e := &Endpoint{
+	e := &next(&c.endpoints, 1)[0]
+	*e = Endpoint{
 		Name:            w.GetName(),
 		ConnectTimeout:  w.GetTimeouts().GetConnect().AsDuration(),
 		ResponseTimeout: w.GetTimeouts().GetResponse().AsDuration(),
@@ -68,46 +100,28 @@ func (c *compiler) endpoint(w *routetablev1.Endpoint) *Endpoint {
 	} else {
 		e.exact = true
 	}
-	if len(w.GetMethods()) > 0 {
-		e.methods = append([]string(nil), w.GetMethods()...)
-	}
-	for _, m := range w.GetHeaders() {
-		e.headers = append(e.headers, header{m.GetName(), m.GetValue()})
+	if len(w.GetMethods())+len(w.GetHeaders()) > 0 {
+		e.conditions = &conditions{methods: slices.Clone(w.GetMethods())}
+		for _, m := range w.GetHeaders() {
+			e.conditions.headers = append(e.conditions.headers, header{m.GetName(), m.GetValue()})
+		}
 	}
 	e.Pool = c.pool(e, w.GetPool())
 	return e
 }
 
 func (c *compiler) pool(e *Endpoint, list []*routetablev1.Backend) *Pool {
-	p := &Pool{Backends: make([]*Backend, len(list))}
-	backends := make([]Backend, len(list)) // one allocation for all
-	weights := make([]uint32, len(list))
+	p := &next(&c.pools, 1)[0]
+	p.Backends = next(&c.pointers, len(list))
+	uniform := true
 	for i, w := range list {
-		u, err := routetable.ParseBackendURL(w.GetUrl())
-		if err != nil {
-			panic("a valid table has an invalid URL: " + err.Error())
-		}
-		b := &backends[i]
-		*b = Backend{
-			URL:     w.GetUrl(),
-			Host:    u.Authority(),
-			Weight:  w.GetWeight(),
-			State:   c.state.Backends.State(u.Address()),
-			Metrics: e.Metrics.Backend(w.GetUrl()),
-			url:     u,
-		}
-		b.Metrics.Track(b.State)
+		b := &next(&c.backends, 1)[0]
+		c.backend(b, e, w)
 		p.Backends[i] = b
-		weights[i] = b.Weight
-		if b.Weight > 0 {
-			p.taking = append(p.taking, b)
-		}
+		uniform = uniform && b.Weight > 0 && b.Weight == list[0].GetWeight()
 	}
-	if len(p.taking) == len(p.Backends) {
-		p.taking = p.Backends
-	}
-	if routetable.Slots(weights) != len(p.taking) {
-		p.schedule = c.schedule(weights)
+	if !uniform {
+		p.schedule = c.schedule(list)
 	}
 	// Both lists are sorted by name.
 	for len(c.prev) > 0 && c.prev[0].Name < e.Name {
@@ -121,14 +135,36 @@ func (c *compiler) pool(e *Endpoint, list []*routetablev1.Backend) *Pool {
 	return p
 }
 
-func (c *compiler) schedule(weights []uint32) []uint32 {
+func (c *compiler) backend(b *Backend, e *Endpoint, w *routetablev1.Backend) {
+	u, err := routetable.ParseBackendURL(w.GetUrl())
+	if err != nil {
+		panic("a valid table has an invalid URL: " + err.Error())
+	}
+	*b = Backend{
+		URL:     w.GetUrl(),
+		Host:    u.Authority(),
+		Weight:  w.GetWeight(),
+		path:    uint16(len("http://") + len(u.Authority()) + len(u.Path())),
+		query:   uint16(len(w.GetUrl()) - len(u.Query())),
+		State:   c.state.Backends.State(u.Address()),
+		Metrics: e.Metrics.Backend(w.GetUrl()),
+	}
+	b.Metrics.Track(b.State)
+}
+
+func (c *compiler) schedule(list []*routetablev1.Backend) *[]uint32 {
 	c.key = c.key[:0]
-	for _, w := range weights {
-		c.key = binary.BigEndian.AppendUint32(c.key, w)
+	for _, b := range list {
+		c.key = binary.BigEndian.AppendUint32(c.key, b.GetWeight())
 	}
 	s, ok := c.schedules[string(c.key)]
 	if !ok {
-		s = routetable.Schedule(weights)
+		weights := make([]uint32, len(list))
+		for i, b := range list {
+			weights[i] = b.GetWeight()
+		}
+		cycle := routetable.Schedule(weights)
+		s = &cycle
 		c.schedules[string(c.key)] = s
 	}
 	return s

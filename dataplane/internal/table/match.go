@@ -108,7 +108,7 @@ func newIndex(wire []*routetablev1.Endpoint, endpoints []*Endpoint) index {
 		}
 		return cmp.Or(
 			cmp.Compare(a.host, b.host), strings.Compare(a.path, b.path), cmp.Compare(prefix(a), prefix(b)),
-			cmp.Compare(b.endpoint.conditions(), a.endpoint.conditions()))
+			cmp.Compare(b.endpoint.conditions.count(), a.endpoint.conditions.count()))
 	})
 	x.endpoints = make([]*Endpoint, len(entries))
 	x.paths = make(map[place]span, len(entries))
@@ -142,13 +142,15 @@ func (x *index) number(pattern string) uint32 {
 	return n
 }
 
-// conditions counts what an endpoint asks for beyond host and path.
-func (e *Endpoint) conditions() int {
-	n := len(e.headers)
-	if len(e.methods) > 0 {
-		n++
+// count returns how many conditions there are; all methods together are one.
+func (c *conditions) count() int {
+	switch {
+	case c == nil:
+		return 0
+	case len(c.methods) > 0:
+		return 1 + len(c.headers)
 	}
-	return n
+	return len(c.headers)
 }
 
 // Match finds the endpoint that takes the request. It does not allocate, but for
@@ -189,8 +191,9 @@ type search struct {
 	path  []byte // normal form
 	// otherMethod: an endpoint would take the request if its method were another.
 	otherMethod bool
-	// all, unless nil, is called for such endpoints.
-	all func(*Endpoint)
+	// collect: their methods are wanted.
+	collect bool
+	methods []string
 }
 
 func (s *search) run() *Endpoint {
@@ -269,49 +272,48 @@ func (s *search) ofHost(n uint32) *Endpoint {
 // among returns the first endpoint of a place whose conditions hold.
 func (s *search) among(at span) *Endpoint {
 	for _, e := range s.index.endpoints[at.start:at.end] {
-		if !e.fulfilled(s.q) {
+		c := e.conditions
+		if c == nil {
+			return e
+		}
+		if !c.fulfilled(s.q.Header) {
 			continue
 		}
-		if e.takes(s.q.Method) {
+		if c.take(s.q.Method) {
 			return e
 		}
 		s.otherMethod = true
-		if s.all != nil {
-			s.all(e)
+		if s.collect {
+			s.methods = append(s.methods, c.methods...)
 		}
 	}
 	return nil
 }
 
 // fulfilled reports whether the header conditions hold.
-func (e *Endpoint) fulfilled(q *Query) bool {
-	for i := range e.headers {
-		if q.Header == nil || !q.Header.HasValue(e.headers[i].name, e.headers[i].value) {
+func (c *conditions) fulfilled(h Headers) bool {
+	for i := range c.headers {
+		if h == nil || !h.HasValue(c.headers[i].name, c.headers[i].value) {
 			return false
 		}
 	}
 	return true
 }
 
-func (e *Endpoint) takes(method []byte) bool {
-	if len(e.methods) == 0 {
-		return true
-	}
-	for _, m := range e.methods {
+// take reports whether the method is one of those asked for.
+func (c *conditions) take(method []byte) bool {
+	for _, m := range c.methods {
 		if m == string(method) {
 			return true
 		}
 	}
-	return false
+	return len(c.methods) == 0
 }
 
 // allow returns the methods with which an endpoint would take the request.
 func (s *search) allow() string {
-	var methods []string
-	again := search{index: s.index, q: s.q, path: s.path, all: func(e *Endpoint) {
-		methods = append(methods, e.methods...)
-	}}
+	again := search{index: s.index, q: s.q, path: s.path, collect: true}
 	again.run()
-	slices.Sort(methods)
-	return strings.Join(slices.Compact(methods), ", ")
+	slices.Sort(again.methods)
+	return strings.Join(slices.Compact(again.methods), ", ")
 }

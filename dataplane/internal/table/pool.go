@@ -6,24 +6,27 @@ import "sync/atomic"
 // goroutines. It is immutable but for its cursor, which a pool of the next table
 // shares when nothing about the pool has changed.
 type Pool struct {
-	Backends []*Backend // in the order of the file
+	Backends []*Backend // in the order of the file; at least one
 
-	taking   []*Backend // those whose weight is not 0
-	schedule []uint32   // indices of Backends; nil when all that take have one weight
+	// schedule has the backends of one cycle; nil when that is Backends, because
+	// all have one weight. Pools with the same weights share it.
+	schedule *[]uint32
 	cursor   *atomic.Uint64
 }
 
 // Next returns the next backend of the schedule, nil when every weight is 0.
 func (p *Pool) Next() *Backend {
-	if len(p.taking) == 0 {
-		return nil
+	if p.schedule == nil {
+		return p.Backends[p.slot(len(p.Backends))]
 	}
-	k := p.cursor.Add(1) - 1
-	if p.schedule != nil {
-		return p.Backends[p.schedule[k%uint64(len(p.schedule))]]
+	if s := *p.schedule; len(s) > 0 {
+		return p.Backends[s[p.slot(len(s))]]
 	}
-	return p.taking[k%uint64(len(p.taking))]
+	return nil
 }
+
+// slot takes the next slot of a cycle of n.
+func (p *Pool) slot(n int) uint64 { return (p.cursor.Add(1) - 1) % uint64(n) }
 
 // same reports whether the pool has the same URLs and weights in the same order.
 func (p *Pool) same(other *Pool) bool {

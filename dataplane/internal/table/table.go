@@ -41,10 +41,15 @@ type Endpoint struct {
 	Pool                            *Pool
 	Metrics                         *metrics.Endpoint
 
-	exact    bool
-	segments uint16 // of a prefix
-	methods  []string
-	headers  []header
+	exact      bool
+	segments   uint16      // of a prefix
+	conditions *conditions // nil: none
+}
+
+// conditions are what an endpoint asks for beyond host and path.
+type conditions struct {
+	methods []string // none: any
+	headers []header
 }
 
 // header is a condition: one field line called name has this value.
@@ -55,10 +60,10 @@ type Backend struct {
 	URL     string
 	Host    string // host[:port] for the Host field, as in the URL
 	Weight  uint32
+	path    uint16 // where the URL's path ends
+	query   uint16 // where its query starts
 	State   *backend.State
 	Metrics *metrics.Backend
-
-	url routetable.BackendURL
 }
 
 // State is what outlives tables; New finds cursors, backends and counters in it.
@@ -68,10 +73,11 @@ type State struct {
 }
 
 // AppendTarget appends the request target that b is sent, by the rules of
-// routetable.BackendURL.AppendTarget. Only after a Match of q that returned e,
-// while q's Path is what it was then.
+// routetable.AppendTarget. Only after a Match of q that returned e, while q's
+// Path is what it was then.
 func (e *Endpoint) AppendTarget(dst []byte, b *Backend, q *Query) []byte {
-	return b.url.AppendTarget(dst, e.exact, int(e.segments), q.Path, q.Query, q.HasQuery)
+	own, first := b.URL[len("http://")+len(b.Host):b.path], b.URL[b.query:]
+	return routetable.AppendTarget(dst, own, first, e.exact, int(e.segments), q.Path, q.Query, q.HasQuery)
 }
 
 // Live is the one pointer to the table in force.
