@@ -111,33 +111,40 @@ type endpointShard struct {
 
 // Backend returns the counters of a backend of this endpoint, creating them.
 func (e *Endpoint) Backend(url string) *Backend {
-	const long = 16
 	e.set.mu.Lock()
 	defer e.set.mu.Unlock()
+	if b := e.find(url); b != nil {
+		return b
+	}
+	b := &Backend{set: e.set, url: url, next: e.backends}
+	e.backends = b
 	if e.index != nil {
-		if b := e.index[url]; b != nil {
-			return b
-		}
+		e.index[url] = b
+	}
+	return b
+}
+
+// find returns the backend with this URL, nil when there is none. It makes the
+// index when the list has become long. The caller holds set.mu.
+func (e *Endpoint) find(url string) *Backend {
+	const long = 16
+	if e.index != nil {
+		return e.index[url]
 	}
 	n := 0
-	for b := e.backends; b != nil && e.index == nil; b = b.next {
+	for b := e.backends; b != nil; b = b.next {
 		if b.url == url {
 			return b
 		}
 		n++
 	}
-	b := &Backend{set: e.set, url: url, next: e.backends}
-	e.backends = b
-	switch {
-	case e.index != nil:
-		e.index[url] = b
-	case n == long:
-		e.index = map[string]*Backend{}
-		for ; b != nil; b = b.next {
+	if n >= long {
+		e.index = make(map[string]*Backend, 2*n)
+		for b := e.backends; b != nil; b = b.next {
 			e.index[b.url] = b
 		}
 	}
-	return e.backends
+	return nil
 }
 
 // retain forgets backends; the caller holds set.mu.
