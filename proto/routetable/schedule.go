@@ -43,29 +43,50 @@ func Schedule(weights []uint32) []uint32 {
 	if slots == 0 {
 		return nil
 	}
-	var total int64
-	var taking []uint32
-	for i, w := range weights {
-		total += int64(w)
-		if w > 0 {
-			taking = append(taking, uint32(i))
-		}
+	// Backends of one weight take turns among themselves, in the order of the
+	// pool, so only the one of each weight that is next is compared. The sum of n
+	// different weights grows with the square of n: there are few of them.
+	type turns struct {
+		weight   int64
+		backends []uint32
+		next     int   // of backends
+		credit   int64 // of the next one, and of those after it in this round
+		spent    int64 // of those before it
 	}
-	if slots == len(taking) {
-		return taking
+	var groups []*turns
+	byWeight := map[uint32]*turns{}
+	var total int64
+	for i, w := range weights {
+		if w == 0 {
+			continue
+		}
+		total += int64(w)
+		g := byWeight[w]
+		if g == nil {
+			g = &turns{weight: int64(w)}
+			byWeight[w] = g
+			groups = append(groups, g)
+		}
+		g.backends = append(g.backends, uint32(i))
 	}
 	schedule := make([]uint32, slots)
-	credit := make([]int64, len(taking))
 	for slot := range schedule {
-		best := 0
-		for i, w := range taking {
-			credit[i] += int64(weights[w])
-			if credit[i] > credit[best] {
-				best = i
+		var best *turns
+		for _, g := range groups {
+			g.credit += g.weight
+			g.spent += g.weight
+			if best == nil || g.credit > best.credit ||
+				g.credit == best.credit && g.backends[g.next] < best.backends[best.next] {
+				best = g
 			}
 		}
-		credit[best] -= total
-		schedule[slot] = taking[best]
+		schedule[slot] = best.backends[best.next]
+		if best.next == 0 {
+			best.spent = best.credit - total
+		}
+		if best.next++; best.next == len(best.backends) {
+			best.next, best.credit = 0, best.spent
+		}
 	}
 	return schedule
 }

@@ -1,6 +1,7 @@
 package routetable_test
 
 import (
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -63,10 +64,50 @@ func TestScheduleIsFairAndSmooth(t *testing.T) {
 	}
 }
 
+// plainSchedule is the definition: each step gives every backend its weight and
+// takes the sum of all from the richest.
+func plainSchedule(weights []uint32) (schedule []uint32) {
+	var total int64
+	for _, w := range weights {
+		total += int64(w)
+	}
+	credit := make([]int64, len(weights))
+	for range routetable.Slots(weights) {
+		best := -1
+		for i, w := range weights {
+			credit[i] += int64(w)
+			if w > 0 && (best < 0 || credit[i] > credit[best]) {
+				best = i
+			}
+		}
+		credit[best] -= total
+		schedule = append(schedule, uint32(best))
+	}
+	return schedule
+}
+
+func TestScheduleIsTheDefinedOne(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		weights := make([]uint32, 1+rnd.IntN(12))
+		most := 1 + rnd.IntN(8)
+		for i := range weights {
+			weights[i] = uint32(rnd.IntN(most + 1))
+		}
+		if diff := cmp.Diff(plainSchedule(weights), routetable.Schedule(weights)); diff != "" {
+			t.Fatalf("weights %v: schedule (-want +got):\n%s", weights, diff)
+		}
+	}
+}
+
 func BenchmarkSchedule(b *testing.B) {
-	weights := make([]uint32, 200)
+	// About the most that is allowed: 10,000 backends, 100,000 slots.
+	weights := make([]uint32, 10_000)
 	for i := range weights {
-		weights[i] = uint32(i + 1)
+		weights[i] = uint32(1 + i%19)
+	}
+	if n := routetable.Slots(weights); n > routetable.MaxSlots {
+		b.Fatalf("%d slots", n)
 	}
 	for b.Loop() {
 		routetable.Schedule(weights)
