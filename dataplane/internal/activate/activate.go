@@ -12,6 +12,8 @@ import (
 	"log/slog"
 	"net"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -244,20 +246,36 @@ func (a *Activator) confirm(f *InForce, revision uint64, source Source) {
 // retain forgets the counters and backend states that the table in force does
 // not name: those of the table before, or of one that was compiled in vain.
 func (a *Activator) retain() {
-	type series struct{ endpoint, backend string }
-	keep := make(map[series]bool)
-	addrs := make(map[string]bool)
+	var endpoints []*table.Endpoint
 	if t := a.o.Live.Load(); t != nil {
-		for _, e := range t.Endpoints {
-			keep[series{e.Name, ""}] = true
-			for _, b := range e.Pool.Backends {
-				keep[series{e.Name, b.URL}] = true
-				addrs[b.State.Addr()] = true
-			}
+		endpoints = t.Endpoints
+	}
+	addrs := make(map[string]bool)
+	for _, e := range endpoints {
+		for _, b := range e.Pool.Backends {
+			addrs[b.State.Addr()] = true
 		}
 	}
-	a.o.State.Metrics.Retain(func(endpoint, backend string) bool { return keep[series{endpoint, backend}] })
 	a.o.State.Backends.Retain(func(addr string) bool { return addrs[addr] })
+
+	// Asked for an endpoint and then for each of its backends, so that one small
+	// set at a time will do. A set of all costs as much as compiling the table.
+	last, found := "", false
+	urls := make(map[string]bool)
+	a.o.State.Metrics.Retain(func(endpoint, backend string) bool {
+		if endpoint != last {
+			var i int
+			last = endpoint
+			i, found = slices.BinarySearchFunc(endpoints, endpoint, func(e *table.Endpoint, name string) int { return strings.Compare(e.Name, name) })
+			clear(urls)
+			if found {
+				for _, b := range endpoints[i].Pool.Backends {
+					urls[b.URL] = true
+				}
+			}
+		}
+		return found && (backend == "" || urls[backend])
+	})
 }
 
 // listenError is ErrListen, told as a problem of the route table.
