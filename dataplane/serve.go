@@ -81,7 +81,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 	subscriber.Restore()
 	subscriber.Run(ctx)
 
-	log.Info("draining", "cause", context.Cause(ctx), "timeout", s.drainTimeout)
+	log.Info("draining", "cause", context.Cause(ctx), "timeout", s.drainTimeout.String())
 	began := time.Now()
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drainTimeout)
 	defer cancel()
@@ -92,7 +92,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 	proxy.Close()
 	closeAdmin(adminServer)
 	g.Wait()
-	log.Info("stopped", "drained", time.Since(began))
+	log.Info("stopped", "drained", time.Since(began).Round(time.Millisecond).String())
 	return adminErr
 }
 

@@ -68,6 +68,8 @@ type session struct {
 	watch  *watchdog
 	out    chan *routetablev1.SubscribeRequest // reports; the sender owns the stream's sending side
 
+	// heard: the control plane has said something. Belongs to the receiver.
+	heard bool
 	// settled: the control plane and this data plane have agreed on a version, so
 	// that the next reconnect need not be slow.
 	settled atomic.Bool
@@ -75,9 +77,10 @@ type session struct {
 
 // session opens a stream and follows it to its end. The stream outlives the end
 // of stop by the goodbye.
-func (s *Subscriber) session(stop context.Context, address string) (settled bool, err error) {
+func (s *Subscriber) session(stop context.Context, address string) (*session, error) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(stop))
 	defer cancel(nil)
+	x := &session{s: s, ctx: ctx, cancel: cancel, out: make(chan *routetablev1.SubscribeRequest)}
 	conn, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithNoProxy(),
@@ -87,13 +90,12 @@ func (s *Subscriber) session(stop context.Context, address string) (settled bool
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageSize)),
 	)
 	if err != nil {
-		return false, err
+		return x, err
 	}
 	// A new stream on the same connection would reach the same peer, so the
 	// connection goes with its stream.
 	defer conn.Close()
 
-	x := &session{s: s, ctx: ctx, cancel: cancel, out: make(chan *routetablev1.SubscribeRequest)}
 	x.watch = newWatchdog(s.o.Silence, func() { cancel(errSilent) })
 	defer x.watch.stop()
 
@@ -101,10 +103,10 @@ func (s *Subscriber) session(stop context.Context, address string) (settled bool
 	unhook := context.AfterFunc(stop, func() { cancel(errStopped) })
 	x.stream, err = routetablev1.NewRouteTableServiceClient(conn).Subscribe(ctx)
 	if !unhook() {
-		return false, errStopped
+		return x, errStopped
 	}
 	if err != nil {
-		return false, x.reason(err)
+		return x, x.reason(err)
 	}
 	x.watch.feed()
 
@@ -114,7 +116,7 @@ func (s *Subscriber) session(stop context.Context, address string) (settled bool
 	s.connected.Store(false)
 	cancel(err)
 	g.Wait()
-	return x.settled.Load(), err
+	return x, err
 }
 
 // reason prefers this side's reason for the end of the stream to what the
@@ -190,7 +192,9 @@ func (x *session) receive(address string) error {
 		}
 		x.watch.feed()
 		x.s.lastContact.Store(time.Now().UnixMilli())
-		if !x.s.connected.Swap(true) {
+		if !x.heard {
+			x.heard = true
+			x.s.connected.Store(true)
 			x.s.o.Log.Info("control plane connected", "controlplane", address)
 		}
 		switch m := m.GetMessage().(type) {

@@ -100,21 +100,24 @@ func (s *Subscriber) follow(ctx context.Context) {
 	complaints := make(map[string]complaint)
 	for i := 0; ctx.Err() == nil; i++ {
 		address := s.o.ControlPlanes[i%len(s.o.ControlPlanes)]
-		settled, err := s.session(ctx, address)
+		x, err := s.session(ctx, address)
 		if ctx.Err() != nil {
 			return
 		}
-		if settled {
+		if x.settled.Load() {
 			delay.reset()
-			delete(complaints, address)
 		}
 		pause := delay.next()
-		level := slog.LevelDebug
+		text, level := "control plane unreachable", slog.LevelDebug
+		if x.heard {
+			text = "control plane lost"
+			delete(complaints, address)
+		}
 		if complaints[address].worthSaying(err) {
 			complaints[address] = complaint{text: err.Error(), at: time.Now()}
 			level = slog.LevelWarn
 		}
-		s.o.Log.Log(ctx, level, "control plane lost", "controlplane", address, "error", err, "retry", pause)
+		s.o.Log.Log(ctx, level, text, "controlplane", address, "error", err, "retry", pause.Round(time.Millisecond).String())
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
