@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -59,23 +60,28 @@ func TestServe(t *testing.T) {
 	dp := start(t, "--controlplane", cp.address, "--admin", "127.0.0.1:0", "--id", "dp", "--address", "127.0.0.1", "--state-dir", stateDir)
 	admin := "http://" + dp.logged(`msg=listening admin=(\S+)`)
 	dp.logged(`msg=serving address=(\S+) version=` + version + ` revision=5 source=stream`)
-	for path, want := range map[string]string{
-		url + "/a":         "200 hello /a <nil>",
-		url + "/b":         "404 ",
-		url + "/metrics":   `dataplane_requests_total{code="200",endpoint="/a",method="GET"}`,
-		admin + "/readyz":  "200 ready\n <nil>",
-		admin + "/metrics": `dataplane_config_info{revision="5",source="stream",version="` + version + `"} 1`,
+	for _, tt := range []struct{ url, want string }{ // in this order: the request, then its count
+		{url + "/a", "200 hello /a <nil>"},
+		{url + "/b", "404 "},
+		{url + "/metrics", `dataplane_requests_total{code="200",endpoint="/a",method="GET"}`},
+		{admin + "/readyz", "200 ready\n <nil>"},
+		{admin + "/metrics", `dataplane_config_info{revision="5",source="stream",version="` + version + `"} 1`},
 	} {
 		// Counters may lag behind the answer they count.
 		eventually(t, func() error {
-			if got := get(path); !strings.Contains(got, want) {
-				return fmt.Errorf("%s: %q, want %q", path, got, want)
+			if got := get(tt.url); !strings.Contains(got, tt.want) {
+				return fmt.Errorf("%s: %.200q…, want %q", tt.url, got, tt.want)
 			}
 			return nil
 		})
 	}
-	if got := get(admin + "/metrics"); !strings.Contains(got, "dataplane_build_info{") {
-		t.Error("no dataplane_build_info")
+	page := get(admin + "/metrics")
+	if !strings.Contains(page, "dataplane_build_info{") || !strings.Contains(page, "go_goroutines") {
+		t.Errorf("build or Go metrics are missing in %s", page)
+	}
+	page = strings.TrimSuffix(strings.TrimPrefix(page, "200 "), " <nil>")
+	if problems, err := promlint.New(strings.NewReader(page)).Lint(); err != nil || len(problems) > 0 {
+		t.Errorf("lint: %v, %v", problems, err)
 	}
 
 	var inFlight sync.WaitGroup
