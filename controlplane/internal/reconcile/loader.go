@@ -118,6 +118,11 @@ func (l *Loader) Start() error {
 func (l *Loader) Run(ctx context.Context, reload <-chan struct{}) {
 	tick := time.NewTicker(l.opts.Interval)
 	defer tick.Stop()
+	defer func() {
+		l.turn <- struct{}{}
+		l.keepRevision() // one that was adopted since the last tick
+		l.free()
+	}()
 	for {
 		select {
 		case <-ctx.Done():
