@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -101,31 +102,33 @@ func (w *waitFlags) run(ctx context.Context, env *Env, r *remote, version string
 	progress := newProgress(env)
 	defer progress.clear()
 	var last *fleetv1.StatusResponse
+	var unreachable error // since the last answer
 	for {
 		s, err := r.status(limit)
 		switch {
 		case err == nil:
-			last = s
+			last, unreachable = s, nil
 			if v := w.judge(s, version); v.done {
 				return s, v.err
 			}
 			progress.show(s)
-		case last == nil && limit.Err() == nil:
+		case last == nil:
 			return nil, err
+		case limit.Err() == nil: // else it was only too late for an answer
+			unreachable = err
 		}
 		select {
 		case <-tick.C:
+			continue
 		case <-limit.Done():
-			switch {
-			case ctx.Err() != nil:
-				return last, fmt.Errorf("interrupted")
-			case err != nil && last == nil:
-				return nil, err
-			case err != nil:
-				return last, fmt.Errorf("after %s: %w", w.timeout, err)
-			}
-			return last, w.timedOut(last)
 		}
+		switch {
+		case ctx.Err() != nil:
+			return last, errors.New("interrupted")
+		case unreachable != nil:
+			return last, fmt.Errorf("timed out after %s: %w", w.timeout, unreachable)
+		}
+		return last, w.timedOut(last)
 	}
 }
 

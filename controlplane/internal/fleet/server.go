@@ -128,8 +128,11 @@ func peerAddress(ctx context.Context) string {
 
 // reason says, for the log, why a stream ended.
 func reason(err error) string {
-	if err == nil {
+	switch {
+	case err == nil:
 		return "closed by the data plane"
+	case status.Code(err) == codes.Canceled:
+		return "connection lost"
 	}
 	return status.Convert(err).Message()
 }

@@ -211,7 +211,7 @@ func (l *Loader) publish(rt *routetablev1.RouteTable) (*fleet.Table, bool, error
 	if err != nil {
 		return nil, false, err
 	}
-	l.keepRevision()
+	defer l.keepRevision()
 	l.loads.WithLabelValues("ok").Inc()
 	l.successful.Set(1)
 	recovered := l.last.Load().err != ""
