@@ -176,7 +176,12 @@ func (c *conn) readAndTell() bool {
 	}
 	c.readerDone = true
 	if err == io.EOF {
+		// The operating system tells of a reset once. If a write was told, what
+		// looks like the peer's FIN is that reset.
 		err = nil
+		if c.broken {
+			err = c.writeErr
+		}
 	}
 	l.tell(ended, c, nil, err)
 	return false
