@@ -26,6 +26,9 @@ type eventLoop struct {
 	pending []*conn            // with something to be done outside the mutex
 	free    [][]byte
 	closed  bool
+	// quiet is the moment since when a connection must have been idle for
+	// closeIdle to close it.
+	quiet int64
 
 	wake chan struct{} // there is a deadline again
 }
@@ -95,7 +98,7 @@ func (l *eventLoop) call(ev event, c *conn, p []byte, err error) {
 	case timedOut:
 		e.Timeout(&c.Conn)
 	case closeIdle:
-		e.CloseIdle(&c.Conn)
+		e.CloseIdle(&c.Conn, l.quiet)
 	}
 }
 

@@ -77,8 +77,9 @@ func (s *Server) now() int64 { return int64(time.Since(s.started)) + 1 }
 // progress. What is still there when ctx ends is cut off, and the error says how
 // much that was. The server is closed when Drain returns.
 //
-// Idle connections are closed a few at a time over up to half of the time that
-// ctx leaves, so that their clients do not all come back at the same moment.
+// Connections in use are told by their next response. Idle ones are closed when
+// they have been silent for a while, a few at a time over up to half of the time
+// that ctx leaves, so that their clients do not all come back at the same moment.
 func (s *Server) Drain(ctx context.Context) error {
 	s.mu.Lock()
 	all := make([]*Listener, 0, len(s.listeners))
@@ -104,6 +105,12 @@ const (
 	// it, closing ten would take half of the drain time.
 	drainStep = 10 * time.Millisecond
 	drainPace = 5 * time.Millisecond
+	// quietTime is how long a connection must have been silent before draining
+	// closes it: a client that has just been answered, or has just connected, is
+	// about to send its next request, which would cross with the close and be
+	// lost. It gets a response that says Connection: close instead. Never more
+	// than a quarter of the drain time.
+	quietTime = time.Second
 )
 
 // drain closes the idle connections of a listener, or of all, until there are no
@@ -113,9 +120,9 @@ func (s *Server) drain(ctx context.Context, of *Listener) {
 	if of != nil {
 		count = &of.connections
 	}
-	spread := time.Duration(count.Load()) * drainPace
+	spread, quiet := time.Duration(count.Load())*drainPace, quietTime
 	if end, ok := ctx.Deadline(); ok {
-		spread = min(spread, time.Until(end)/2)
+		spread, quiet = min(spread, time.Until(end)/2), min(quiet, time.Until(end)/4)
 	}
 	steps := max(int64(spread/drainStep), 1)
 	each := int((count.Load() + steps - 1) / steps)
@@ -123,7 +130,7 @@ func (s *Server) drain(ctx context.Context, of *Listener) {
 	step := time.NewTicker(drainStep)
 	defer step.Stop()
 	for count.Load() > 0 {
-		s.closeIdle(of, max(each, 1))
+		s.closeIdle(of, max(each, 1), quiet)
 		select {
 		case <-step.C:
 		case <-ctx.Done():
@@ -132,17 +139,19 @@ func (s *Server) drain(ctx context.Context, of *Listener) {
 	}
 }
 
-// closeIdle closes up to n connections that are between two requests.
-func (s *Server) closeIdle(of *Listener, n int) {
+// closeIdle closes up to n connections that have been between two requests for
+// the quiet time.
+func (s *Server) closeIdle(of *Listener, n int, quiet time.Duration) {
 	for _, l := range s.loops {
 		l.mu.Lock()
+		l.quiet = s.now() - int64(quiet)
 		// Chosen first: closing lets go of the mutex.
 		var chosen []*conn
 		for c := range l.conns {
 			if len(chosen) == n {
 				break
 			}
-			if c.listener != nil && (of == nil || c.listener == of) && c.AtRest() && !c.readable() {
+			if c.listener != nil && (of == nil || c.listener == of) && c.AtRest(l.quiet) && !c.readable() {
 				chosen = append(chosen, c)
 			}
 		}

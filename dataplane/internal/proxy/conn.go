@@ -77,6 +77,10 @@ type Conn struct {
 	// none. Each of two peers points to the other.
 	peer *Conn
 
+	// rested is since when a client's connection has been between two requests,
+	// and a backend's in the idle list.
+	rested int64
+
 	// in[off:] are bytes received that could not be used yet. The backing array
 	// is borrowed from the engine and nil when there are none.
 	in  []byte
@@ -102,7 +106,6 @@ type Conn struct {
 	backend    *backend.State
 	last       bool // must not be used for another request
 	reframe    reframe
-	rested     int64 // since when it has been resting
 	next, prev *Conn // in the idle list: next is older
 }
 
@@ -175,8 +178,11 @@ func (e *Engine) keep(c *Conn, rest []byte, own bool) {
 	}
 }
 
-// AtRest reports whether c is a client connection between two requests.
-func (c *Conn) AtRest() bool { return c.state == idle && !c.hasUnused() }
+// AtRest reports whether c is a client connection that has been between two
+// requests since a moment, in the time of SetNow, or longer.
+func (c *Conn) AtRest(since int64) bool {
+	return c.state == idle && !c.hasUnused() && c.rested <= since
+}
 
 // hasUnused reports whether bytes of a next message wait in c.
 func (c *Conn) hasUnused() bool { return c.in != nil }

@@ -259,10 +259,10 @@ func (e *Engine) DialFailed(b *Conn, timeout bool) {
 	e.answer(c, 502)
 }
 
-// CloseIdle closes a client connection that is between two requests, for
-// draining, and reports whether it did.
-func (e *Engine) CloseIdle(c *Conn) bool {
-	if !c.AtRest() || e.d.Queued(c) > 0 {
+// CloseIdle closes a client connection that has been between two requests since a
+// moment, or longer, for draining, and reports whether it did.
+func (e *Engine) CloseIdle(c *Conn, since int64) bool {
+	if !c.AtRest(since) || e.d.Queued(c) > 0 {
 		return false
 	}
 	e.close(c)

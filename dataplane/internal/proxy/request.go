@@ -297,6 +297,7 @@ func (e *Engine) waitsFor(c *Conn) int {
 
 // rest makes c wait for its next request.
 func (e *Engine) rest(c *Conn) {
+	c.rested = e.now
 	t := c.x.table
 	if t == nil {
 		if t = e.live.Load(); t == nil {

@@ -1,0 +1,70 @@
+package loop_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestClientLeavesTheFlood: a client that closes in the middle of a response that
+// keeps coming is noticed, whether the reset that follows is told to a write or to
+// a read.
+func TestClientLeavesTheFlood(t *testing.T) {
+	noticed := make(chan bool)
+	piece := strings.Repeat("x", 1000)
+	o := serve(t, func(p *peer) {
+		if _, err := p.head(); err != nil {
+			return
+		}
+		_, err := p.Write([]byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"))
+		for err == nil {
+			_, err = p.Write([]byte("3e8\r\n" + piece + "\r\n"))
+		}
+		noticed <- !errors.Is(err, os.ErrDeadlineExceeded)
+	})
+	r := start(t, endpoint("/*", o.url))
+	for range 50 {
+		c := dial(t, r.addr).send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		c.mustHead()
+		_ = c.Close()
+		if !<-noticed {
+			t.Fatal("the backend is still read from")
+		}
+	}
+}
+
+// TestDrainDoesNotCrossWithARequest: a connection on which the next request is to
+// be expected any moment is not closed; the request is answered, and the answer
+// says that the connection ends.
+func TestDrainDoesNotCrossWithARequest(t *testing.T) {
+	o := serve(t, always(ok))
+	r := start(t, endpoint("/*", o.url))
+	fresh := dial(t, r.addr)
+	used := dial(t, r.addr)
+	used.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response()
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		done <- r.Drain(ctx)
+	}()
+	eventually(t, "no more connections", func() bool {
+		c, err := net.Dial("tcp", r.addr)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	})
+	for _, c := range []*peer{fresh, used} {
+		if m := c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response(); m.body != "ok" || m.field("Connection") != "close" {
+			t.Errorf("got %q", m.head)
+		}
+		c.ends()
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
