@@ -103,17 +103,18 @@ func (f *Fleet) Desired() *Table { return f.desired.Load() }
 // the desired one already, nothing changes and changed is false. The caller
 // has validated the content and leaves it alone from now on.
 func (f *Fleet) Publish(rt *routetablev1.RouteTable) (t *Table, changed bool, err error) {
-	if cur := f.desired.Load(); cur != nil && cur.Version == routetable.Version(rt) {
+	version := routetable.Version(rt)
+	if cur := f.desired.Load(); cur != nil && cur.Version == version {
 		return cur, false, nil
 	}
 	// Encoding a large table takes a third of a second: not under the lock.
-	t, err = newTable(rt, f.opts.Now())
+	t, err = newTable(rt, version, f.opts.Now())
 	if err != nil {
 		return nil, false, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.swap(t.withRevision(f.nextRevision(t.Version))), true, nil
+	return f.swap(t.withRevision(f.nextRevision(version))), true, nil
 }
 
 // nextRevision returns the revision of a new desired version.

@@ -9,7 +9,6 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
-	"reverseproxy/proto/routetable"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
@@ -45,8 +44,8 @@ type payload struct {
 	decoded int    // bytes before compression
 }
 
-// newTable encodes the content.
-func newTable(rt *routetablev1.RouteTable, accepted time.Time) (*Table, error) {
+// newTable encodes the content, which has the version given.
+func newTable(rt *routetablev1.RouteTable, version string, accepted time.Time) (*Table, error) {
 	raw, err := proto.Marshal(rt)
 	if err != nil {
 		return nil, fmt.Errorf("marshal route table: %w", err)
@@ -60,7 +59,7 @@ func newTable(rt *routetablev1.RouteTable, accepted time.Time) (*Table, error) {
 		return nil, fmt.Errorf("compress route table: %w", err)
 	}
 	return &Table{
-		Version:  routetable.Version(rt),
+		Version:  version,
 		Accepted: accepted,
 		Proto:    rt,
 		payload:  payload{data: packed.Bytes(), decoded: len(raw)},

@@ -1,0 +1,160 @@
+package explain_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	"reverseproxy/controlplane/internal/explain"
+	fleetv1 "reverseproxy/proto/fleet/v1"
+	routetablev1 "reverseproxy/proto/routetable/v1"
+)
+
+func TestParseURL(t *testing.T) {
+	for _, test := range []struct {
+		raw, host, path, query string
+		hasQuery               bool
+		err                    string
+	}{
+		{raw: "http://h/a?b=c", host: "h", path: "/a", query: "b=c", hasQuery: true},
+		{raw: "http://h", host: "h", path: "/"},
+		{raw: "http://h?q", host: "h", path: "/", query: "q", hasQuery: true},
+		{raw: "http://h/a?", host: "h", path: "/a", hasQuery: true},
+		{raw: "http://h/a?b?c#d?e", host: "h", path: "/a", query: "b?c", hasQuery: true},
+		{raw: "http://h#d/e", host: "h", path: "/"},
+		{raw: "HTTPS://H.example:8443/a", host: "H.example:8443", path: "/a"},
+		{raw: "http://[::1]:80/", host: "[::1]:80", path: "/"},
+		{raw: "/a/../b%2fc//d", path: "/a/../b%2fc//d"},
+		{raw: "/a?u=http://x", path: "/a", query: "u=http://x", hasQuery: true},
+		{raw: "", err: "neither"},
+		{raw: "h/a", err: "neither"},
+		{raw: "ftp://h/", err: "neither"},
+		{raw: "http:///a", err: "no host"},
+		{raw: "http://u:p@h/", err: "user and password"},
+		{raw: "http://h/a b", err: "percent-encode"},
+		{raw: "http://h/ä", err: "percent-encode"},
+	} {
+		t.Run(test.raw, func(t *testing.T) {
+			host, path, query, hasQuery, err := explain.ParseURL(test.raw)
+			if test.err != "" {
+				if err == nil || !strings.Contains(err.Error(), test.err) {
+					t.Errorf("got %v, want an error with %q", err, test.err)
+				}
+				return
+			}
+			if err != nil || host != test.host || path != test.path || query != test.query || hasQuery != test.hasQuery {
+				t.Errorf("got %q %q %q %t, %v", host, path, query, hasQuery, err)
+			}
+		})
+	}
+}
+
+// endpoint returns one that is reached by an exact path.
+func endpoint(name, path string, change func(*routetablev1.Endpoint)) *routetablev1.Endpoint {
+	e := &routetablev1.Endpoint{
+		Name: name, Path: &routetablev1.Endpoint_Exact{Exact: path},
+		Pool: []*routetablev1.Backend{{Url: "http://back:81/b?x", Weight: 1}},
+	}
+	if change != nil {
+		change(e)
+	}
+	return e
+}
+
+func TestExplain(t *testing.T) {
+	rt := &routetablev1.RouteTable{Port: 1, Endpoints: []*routetablev1.Endpoint{
+		endpoint("catch-all", "", func(e *routetablev1.Endpoint) { e.Path = &routetablev1.Endpoint_Prefix{Prefix: "/all"} }),
+		endpoint("drained", "/drained", func(e *routetablev1.Endpoint) { e.Pool[0].Weight = 0 }),
+		endpoint("exact", "/all/a", nil),
+		endpoint("post", "/all/a", func(e *routetablev1.Endpoint) { e.Methods = []string{"POST"} }),
+		endpoint("virtual", "/virtual", func(e *routetablev1.Endpoint) { e.ReplaceHost = true }),
+	}}
+	sent := func(line, host string, weight uint32) []*fleetv1.BackendRequest {
+		return []*fleetv1.BackendRequest{{Url: "http://back:81/b?x", Weight: weight, RequestLine: line, Host: host}}
+	}
+	for _, test := range []struct {
+		name string
+		q    *fleetv1.ExplainRequest
+		want *fleetv1.ExplainResponse // mismatches: the first only
+	}{
+		{
+			"the less specific comes first", &fleetv1.ExplainRequest{Url: "http://h/all/a?q"},
+			&fleetv1.ExplainResponse{
+				Endpoint: "exact", Backends: sent("GET /b?x&q HTTP/1.1", "h", 1),
+				Mismatches: []*fleetv1.Mismatch{{Endpoint: "catch-all", Reason: "matches too, but exact is more specific"}},
+			},
+		},
+		{
+			"the backend's own host", &fleetv1.ExplainRequest{Url: "http://h/virtual", Method: "HEAD"},
+			&fleetv1.ExplainResponse{Endpoint: "virtual", Backends: sent("HEAD /b?x HTTP/1.1", "back:81", 1)},
+		},
+		{
+			"every backend drained", &fleetv1.ExplainRequest{Url: "http://h/drained"},
+			&fleetv1.ExplainResponse{Status: 503, Endpoint: "drained", Backends: sent("GET /b?x HTTP/1.1", "h", 0)},
+		},
+		{"nothing matches", &fleetv1.ExplainRequest{Url: "/none"}, &fleetv1.ExplainResponse{Status: 404}},
+		{"metrics", &fleetv1.ExplainRequest{Url: "/metrics"}, &fleetv1.ExplainResponse{Status: 200}},
+		{"above the root", &fleetv1.ExplainRequest{Url: "/%2e%2e/x"}, &fleetv1.ExplainResponse{Status: 400}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := explain.Explain(rt, test.q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got.Mismatches = got.GetMismatches()[:min(len(got.GetMismatches()), len(test.want.GetMismatches()))]
+			if diff := cmp.Diff(got, test.want, protocmp.Transform()); diff != "" {
+				t.Errorf("(-got +want):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestTheMostTellingMismatchesAreKept(t *testing.T) {
+	rt := &routetablev1.RouteTable{Port: 1}
+	for i := range 500 {
+		rt.Endpoints = append(rt.Endpoints, endpoint(fmt.Sprintf("e%03d", i), fmt.Sprintf("/%d", i), nil))
+	}
+	rt.Endpoints = append(rt.Endpoints, endpoint("z", "/wanted", func(e *routetablev1.Endpoint) { e.Methods = []string{"POST"} }))
+	got, err := explain.Explain(rt, &fleetv1.ExplainRequest{Url: "/wanted"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(got.GetMismatches()); got.GetStatus() != 405 || n != 100 || got.GetMismatchesOmitted() != 401 || got.GetMismatches()[0].GetEndpoint() != "z" {
+		t.Errorf("status %d, %d mismatches, %d omitted, first %v", got.GetStatus(), n, got.GetMismatchesOmitted(), got.GetMismatches()[0])
+	}
+}
+
+// Whatever is asked, the answer is an error or one of the known statuses.
+func FuzzExplain(f *testing.F) {
+	f.Add("GET", "http://h/all/a?q", "x-beta", "1")
+	f.Add("", "/%2e%2e/x", "host", "h:80")
+	f.Add("POST", "http://[::1]/metrics#f", "", "")
+	rt := &routetablev1.RouteTable{Port: 1, Endpoints: []*routetablev1.Endpoint{
+		endpoint("all", "", func(e *routetablev1.Endpoint) { e.Path = &routetablev1.Endpoint_Prefix{Prefix: "/all"} }),
+		endpoint("post", "/metrics", func(e *routetablev1.Endpoint) { e.Methods = []string{"POST"} }),
+	}}
+	f.Fuzz(func(t *testing.T, method, url, name, value string) {
+		got, err := explain.Explain(rt, &fleetv1.ExplainRequest{
+			Method: method, Url: url, Headers: []*fleetv1.Header{{Name: name, Value: value}},
+		})
+		if err != nil {
+			return
+		}
+		switch got.GetStatus() {
+		case 0, 200, 400, 404, 405, 503:
+		default:
+			t.Errorf("status %d", got.GetStatus())
+		}
+		if (got.GetEndpoint() == "") != (len(got.GetBackends()) == 0) {
+			t.Errorf("got %v", got)
+		}
+		for _, b := range got.GetBackends() {
+			if strings.ContainsAny(b.GetRequestLine(), "\r\n") {
+				t.Errorf("request line %q", b.GetRequestLine())
+			}
+		}
+	})
+}
