@@ -353,7 +353,7 @@ func (p *peer) rest() (s string, clean bool) {
 	b, err := io.ReadAll(p.in)
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
-		p.t.Fatalf("connection still open after %q", b)
+		p.t.Errorf("connection still open after %.200q", b)
 	}
 	return string(b), err == nil
 }
@@ -427,4 +427,15 @@ func withPage(page string) setting {
 	return options(func(o *loop.Options) {
 		o.MetricsPage = func() (string, []byte) { return "text/x-test", []byte(page) }
 	})
+}
+
+// receive waits for a value, or for ch to be closed.
+func receive[T any](t testing.TB, ch <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-ch:
+	case <-time.After(patience):
+		t.Fatal("did not happen in time")
+	}
+	return v
 }

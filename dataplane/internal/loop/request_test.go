@@ -114,7 +114,7 @@ func TestRequestHead(t *testing.T) {
 			if m.line != "HTTP/1.1 200 OK" {
 				t.Fatalf("got %q", m.head)
 			}
-			if diff := cmp.Diff(strings.ReplaceAll(tt.want, "HOST", o.host), (<-got).head); diff != "" {
+			if diff := cmp.Diff(strings.ReplaceAll(tt.want, "HOST", o.host), receive(t, got).head); diff != "" {
 				t.Errorf("head (-want +got):\n%s", diff)
 			}
 		})
@@ -126,7 +126,7 @@ func TestReplaceHost(t *testing.T) {
 	o := serve(t, answers(func(m message) string { got <- m; return ok }))
 	r := start(t, endpoint("/*", o.url), last(func(e *routetablev1.Endpoint) { e.ReplaceHost = true }))
 	dial(t, r.addr).send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").response()
-	m := <-got
+	m := receive(t, got)
 	if h := m.field("Host"); h != o.host {
 		t.Errorf("Host: %q", h)
 	}

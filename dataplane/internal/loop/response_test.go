@@ -253,7 +253,7 @@ func TestRFC9112_9_2_NeverPooled(t *testing.T) {
 				t.Fatalf("got %q", m.body)
 			}
 			speak <- struct{}{}
-			<-gone
+			receive(t, gone)
 		}
 	})
 }
@@ -295,10 +295,10 @@ func TestRFC9112_9_3_1_StaleConnection(t *testing.T) {
 			if got := status(t, m.head+"\r\n"); got != tt.want {
 				t.Errorf("got %d, want %d", got, tt.want)
 			}
-			<-seen
-			first := <-seen
+			receive(t, seen)
+			first := receive(t, seen)
 			if tt.want == 200 {
-				if second := <-seen; second != first || !strings.Contains(first.line, "/again") {
+				if second := receive(t, seen); second != first || !strings.Contains(first.line, "/again") {
 					t.Errorf("sent %q again as %q", first, second)
 				}
 			}

@@ -65,6 +65,7 @@ func TestMetrics(t *testing.T) {
 		c.send(send).response()
 	}
 	c.ends()
+	_ = c.Close()
 	tests := []struct {
 		name   string
 		labels []string
@@ -178,7 +179,7 @@ func TestDrain(t *testing.T) {
 	}
 	half := dial(t, r.addr).send("GET /half HTTP/1.1\r\nHo")
 	slow := dial(t, r.addr).send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
-	<-inside
+	receive(t, inside)
 	done := make(chan error, 1)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -206,7 +207,7 @@ func TestDrain(t *testing.T) {
 		t.Errorf("in progress: %q", m.head)
 	}
 	slow.ends()
-	if err := <-done; err != nil {
+	if err := receive(t, done); err != nil {
 		t.Errorf("drain: %v", err)
 	}
 }
@@ -221,7 +222,7 @@ func TestDrainCutsWhatIsTooSlow(t *testing.T) {
 	})
 	r := start(t, endpoint("/*", o.url))
 	c := dial(t, r.addr).send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	<-inside
+	receive(t, inside)
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	if err := r.Drain(ctx); err == nil {
@@ -252,7 +253,7 @@ func TestListenerClose(t *testing.T) {
 	idle := dial(t, r.addr)
 	idle.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response()
 	slow := dial(t, r.addr).send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
-	<-inside
+	receive(t, inside)
 	var queued []*peer
 	for range 50 {
 		queued = append(queued, dial(t, r.addr).send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"))
@@ -346,7 +347,7 @@ func TestIdleBackendConnections(t *testing.T) {
 	if n := o.conns.Load(); n != 1 {
 		t.Errorf("%d connections to the backend, want 1", n)
 	}
-	<-left
+	receive(t, left)
 	if m := dial(t, r.addr).send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response(); m.body != "ok" {
 		t.Errorf("got %q", m.body)
 	}

@@ -187,12 +187,15 @@ func TestClientLeaves(t *testing.T) {
 			} else {
 				c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 			}
-			<-at
-			if name == "before the response" {
+			receive(t, at)
+			if name == "in the response" {
+				c.mustHead()
+			}
+			if name != "in the request" {
 				_ = c.SetLinger(0) // a plain close may be a half-close
 			}
 			_ = c.Close()
-			<-gone
+			receive(t, gone)
 			want := "499"
 			if name == "in the response" {
 				want = "200"
@@ -272,7 +275,7 @@ func TestRFC9110_7_8_Upgrade(t *testing.T) {
 		c.response()
 		_ = c.SetLinger(0)
 		_ = c.Close()
-		if <-gone {
+		if receive(t, gone) {
 			t.Error("a reset became a clean end")
 		}
 	})

@@ -1,0 +1,59 @@
+//go:build !race
+
+package proxy_test
+
+import "testing"
+
+// steady prepares a client and a backend connection that are both open, and
+// returns one request and response over them.
+func steady(t testing.TB, request, response string) (exchange func()) {
+	w := newWorld(t, anything())
+	c := w.accept()
+	w.data(c, request)
+	o := w.dialled[0]
+	w.connect(o)
+	w.data(o, response)
+	in, out := make([]byte, len(request)), make([]byte, len(response))
+	return func() {
+		c.sent, o.sent = c.sent[:0], o.sent[:0]
+		w.now++
+		w.tick()
+		copy(in, request)
+		w.engine.Data(&c.conn, in)
+		copy(out, response)
+		w.engine.Data(&o.conn, out)
+		if len(c.sent) == 0 || len(o.sent) == 0 || len(w.dialled) != 1 {
+			t.Fatal("not forwarded over the open connection")
+		}
+	}
+}
+
+const browser = "GET /index.html?x=1 HTTP/1.1\r\nHost: a.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n" +
+	"Accept: text/html,application/xhtml+xml\r\nAccept-Encoding: gzip, deflate, br\r\nConnection: keep-alive\r\nCookie: a=b; c=d\r\n\r\n"
+
+var steadyCases = []struct{ name, request, response string }{
+	{"GET", browser, okay},
+	{"chunked", browser, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"},
+	{"POST", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabcde", okay},
+}
+
+// TestKeepAliveRequestDoesNotAllocate. Race detection allocates by itself.
+func TestKeepAliveRequestDoesNotAllocate(t *testing.T) {
+	for _, tt := range steadyCases {
+		if n := testing.AllocsPerRun(1000, steady(t, tt.request, tt.response)); n != 0 {
+			t.Errorf("%s: %v allocations", tt.name, n)
+		}
+	}
+}
+
+func BenchmarkExchange(b *testing.B) {
+	for _, tt := range steadyCases {
+		b.Run(tt.name, func(b *testing.B) {
+			exchange := steady(b, tt.request, tt.response)
+			b.ReportAllocs()
+			for b.Loop() {
+				exchange()
+			}
+		})
+	}
+}

@@ -1,0 +1,252 @@
+package proxy_test
+
+import (
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"reverseproxy/dataplane/internal/backend"
+	"reverseproxy/dataplane/internal/metrics"
+	"reverseproxy/dataplane/internal/proxy"
+	"reverseproxy/dataplane/internal/table"
+	"reverseproxy/proto/routetable"
+	routetablev1 "reverseproxy/proto/routetable/v1"
+)
+
+// world is a driver without an operating system: a test decides what happens and
+// in which order. It also checks that the engine keeps the driver's rules.
+type world struct {
+	testing.TB
+	engine *proxy.Engine
+	live   *table.Live
+	set    *metrics.Set
+	now    time.Duration
+	origin proxy.Origin
+
+	dialled []*end
+	done    []func() // of Go
+	dead    []*end   // to be recycled after the callback
+	spare   []*end
+	recycle bool // use Conn memory again, as a driver may
+	peak    int  // most bytes queued on one connection
+}
+
+// end is a connection of world. What the engine sends is in sent at once, or in
+// queue while stuck.
+type end struct {
+	conn                  proxy.Conn
+	addr                  string
+	sent, queue           []byte
+	stuck                 bool
+	paused, shut          bool
+	closed, aborted, used bool
+	dialling              bool
+	deadline              int64
+	serial                int
+}
+
+func newWorld(t testing.TB, endpoints ...*routetablev1.Endpoint) *world {
+	t.Helper()
+	w := &world{TB: t, live: &table.Live{}, set: metrics.NewSet(1), now: time.Second}
+	rt := &routetablev1.RouteTable{Port: 80, Endpoints: endpoints, Limits: &routetablev1.Limits{
+		MaxHeadBytes: 64 << 10, MaxHeaderCount: 100, MaxUriBytes: 8 << 10, MaxConnections: 100,
+		HeaderTimeout: durationpb.New(10 * time.Second), IdleTimeout: durationpb.New(time.Minute),
+	}}
+	built, err := table.New(rt, routetable.Version(rt), 1, nil, table.State{Backends: backend.NewRegistry(), Metrics: w.set})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.live.Store(built)
+	w.engine = proxy.New(proxy.Config{
+		Driver: w, Live: w.live, Metrics: w.set, Log: slog.New(slog.DiscardHandler),
+		Page:  func() (string, []byte) { return "text/plain", []byte("page") },
+		Clock: func() time.Time { return time.Unix(784111777, 0) },
+	})
+	return w
+}
+
+// anything is an endpoint for all requests.
+func anything() *routetablev1.Endpoint {
+	return &routetablev1.Endpoint{
+		Name: "all", Path: &routetablev1.Endpoint_Prefix{},
+		Pool: []*routetablev1.Backend{{Url: "http://origin:80", Weight: 1}},
+		Timeouts: &routetablev1.Timeouts{
+			Connect: durationpb.New(time.Second), Response: durationpb.New(30 * time.Second), Idle: durationpb.New(90 * time.Second),
+		},
+	}
+}
+
+func of(c *proxy.Conn) *end { return c.Handle.(*end) }
+
+func (w *world) check(c *proxy.Conn) *end {
+	e := of(c)
+	if e.closed {
+		w.Errorf("a closed connection is used: %s", debug.Stack())
+	}
+	return e
+}
+
+func (w *world) Send(c *proxy.Conn, p []byte) {
+	e := w.check(c)
+	if e.shut {
+		w.Errorf("%q sent after FIN", p)
+	}
+	if e.stuck {
+		e.queue = append(e.queue, p...)
+		w.peak = max(w.peak, len(e.queue))
+		return
+	}
+	e.sent = append(e.sent, p...)
+}
+
+func (w *world) Queued(c *proxy.Conn) int { return len(w.check(c).queue) }
+
+func (w *world) fresh() *end {
+	if n := len(w.spare); n > 0 {
+		e := w.spare[n-1]
+		w.spare = w.spare[:n-1]
+		sent := e.sent[:0]
+		*e = end{sent: sent}
+		e.conn.Handle = e
+		return e
+	}
+	e := &end{}
+	e.conn.Handle = e
+	return e
+}
+
+func (w *world) Dial(addr string, _ time.Duration) *proxy.Conn {
+	e := w.fresh()
+	e.addr, e.stuck, e.dialling = addr, true, true
+	w.dialled = append(w.dialled, e)
+	return &e.conn
+}
+
+func (w *world) CloseWrite(c *proxy.Conn) { w.check(c).shut = true }
+
+func (w *world) Close(c *proxy.Conn) {
+	e := w.check(c)
+	e.closed, e.queue = true, nil
+	w.dead = append(w.dead, e)
+}
+
+func (w *world) Abort(c *proxy.Conn) {
+	of(c).aborted = true
+	w.Close(c)
+}
+
+func (w *world) Pause(c *proxy.Conn)              { w.check(c).paused = true }
+func (w *world) Resume(c *proxy.Conn)             { w.check(c).paused = false }
+func (w *world) After(c *proxy.Conn, after int64) { w.check(c).deadline = after }
+func (w *world) Go(work, done func())             { work(); w.done = append(w.done, done) }
+
+// settle is the end of a callback.
+func (w *world) settle() {
+	if w.recycle {
+		for _, e := range w.dead {
+			e.conn = proxy.Conn{}
+			w.spare = append(w.spare, e)
+		}
+	}
+	w.dead = w.dead[:0]
+}
+
+func (w *world) tick() { w.engine.SetNow(int64(w.now)) }
+
+func (w *world) accept() *end {
+	e := w.fresh()
+	w.tick()
+	w.engine.Accept(&e.conn, "192.0.2.1", &w.origin)
+	w.settle()
+	return e
+}
+
+// data gives p to the engine, in a buffer that is overwritten afterwards.
+func (w *world) data(e *end, p string) {
+	if e.closed {
+		return
+	}
+	if e.paused {
+		w.Fatalf("%q given to a paused connection", p)
+	}
+	w.tick()
+	buf := []byte(p)
+	w.engine.Data(&e.conn, buf)
+	for i := range buf {
+		buf[i] = '!'
+	}
+	w.settle()
+}
+
+func (w *world) eof(e *end, err error) {
+	if !e.closed {
+		w.tick()
+		w.engine.EOF(&e.conn, err)
+		w.settle()
+	}
+}
+
+// connect lets a dial succeed.
+func (w *world) connect(e *end) {
+	if e.closed {
+		return
+	}
+	e.dialling = false
+	w.tick()
+	w.engine.Connected(&e.conn)
+	w.settle()
+	w.drain(e)
+	e.stuck = false
+}
+
+// drain takes everything that is queued.
+func (w *world) drain(e *end) {
+	if e.closed || len(e.queue) == 0 {
+		return
+	}
+	e.sent = append(e.sent, e.queue...)
+	e.queue = nil
+	w.tick()
+	w.engine.Drained(&e.conn)
+	w.settle()
+}
+
+// comeBack runs what Go has left.
+func (w *world) comeBack() {
+	for _, f := range w.done {
+		w.tick()
+		f()
+		w.settle()
+	}
+	w.done = nil
+}
+
+// pass lets time go by and deadlines with it.
+func (w *world) pass(d time.Duration, ends ...*end) {
+	w.now += d
+	for _, e := range ends {
+		if !e.closed && e.deadline > 0 && e.deadline <= int64(w.now) {
+			e.deadline = 0
+			w.tick()
+			w.engine.Timeout(&e.conn)
+			w.settle()
+		}
+	}
+}
+
+func (w *world) totals() (requests, failures uint64) { return w.set.Totals() }
+
+func (e *end) take() string {
+	s := string(e.sent)
+	e.sent = e.sent[:0]
+	return s
+}
+
+// undated replaces the Date field that the engine adds.
+func undated(s string) string {
+	return strings.ReplaceAll(s, "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n", "")
+}
