@@ -89,18 +89,17 @@ func (d *driver) After(pc *proxy.Conn, deadline int64) {
 func (d *driver) Go(work, done func()) {
 	l := d.loop()
 	l.server.goroutines.Go(func() {
-		work()
+		l.guard(work)
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.comeBack(done)
+		l.engine.SetNow(l.server.now())
+		l.guard(done)
+		l.settle()
 	})
 }
 
-func (l *eventLoop) comeBack(done func()) {
-	func() {
-		defer l.survive(nil)
-		l.engine.SetNow(l.server.now())
-		done()
-	}()
-	l.settle()
+// guard runs f; a panic in it is logged and counted.
+func (l *eventLoop) guard(f func()) {
+	defer l.survive(nil)
+	f()
 }

@@ -64,7 +64,6 @@ const (
 	drained
 	timedOut
 	closeIdle
-	returned
 )
 
 // tell calls the engine, and then does what it asked for. l.mu must be held; it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -329,6 +330,31 @@ func TestNewTableInForce(t *testing.T) {
 	if m := c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response(); m.body != "bb" {
 		t.Errorf("got %q", m.body)
 	}
+}
+
+// TestPanic: a mistake in the session costs the connection that it shows on.
+func TestPanic(t *testing.T) {
+	o := serve(t, always(ok))
+	r := start(t, endpoint("/*", o.url), endpoint("/broken", o.url), options(func(o *loop.Options) {
+		o.Threads = 1
+		o.Log = slog.New(slog.DiscardHandler)
+	}))
+	for _, e := range r.live.Load().Endpoints {
+		if e.Name == "/broken" {
+			e.Pool = nil
+		}
+	}
+	other := dial(t, r.addr)
+	other.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response()
+	dial(t, r.addr).send("GET /broken HTTP/1.1\r\nHost: a\r\n\r\n").ends()
+	if m := other.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response(); m.body != "ok" {
+		t.Errorf("another connection: %q", m.head)
+	}
+	if n := r.Panics(); n != 1 {
+		t.Errorf("%d panics", n)
+	}
+	r.Close()
+	r.forgiven = 1
 }
 
 // TestIdleBackendConnections are used again, and given up after their time.

@@ -285,7 +285,8 @@ func (e *Engine) Abandon(c *Conn) {
 	}
 	if client != nil {
 		client.peer = nil
-		e.end(client, 502)
+		client.x.byProxy = true
+		e.end(client, 500)
 		client.abort = true
 		e.closeNow(client)
 	}
