@@ -90,10 +90,11 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	grpcListener, err := net.Listen("tcp", o.Listen)
+	bound, err := net.Listen("tcp", o.Listen)
 	if err != nil {
 		return fmt.Errorf("listen for data planes on %s: %w", o.Listen, err)
 	}
+	grpcListener := newListener(bound)
 	adminListener, err := net.Listen("tcp", o.Admin)
 	if err != nil {
 		return errors.Join(fmt.Errorf("listen for admin requests on %s: %w", o.Admin, err), grpcListener.Close())
@@ -128,7 +129,7 @@ func Run(ctx context.Context, o Options) error {
 	ready.Store(false)
 	o.Log.Info("stopping")
 	streams.Stop()
-	stop(grpcServer, adminServer)
+	stop(grpcServer, grpcListener, adminServer)
 	running.Wait()
 	if errors.Is(cause, context.Canceled) {
 		return nil
@@ -187,7 +188,7 @@ func sweep(ctx context.Context, f *fleet.Fleet) {
 }
 
 // stop ends both servers: requests that have begun get a moment to finish.
-func stop(g *grpc.Server, a *http.Server) {
+func stop(g *grpc.Server, l *listener, a *http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	var stopping sync.WaitGroup
@@ -197,8 +198,11 @@ func stop(g *grpc.Server, a *http.Server) {
 		}
 	})
 	stopping.Go(func() {
-		hard := context.AfterFunc(ctx, g.Stop)
-		defer hard()
+		release := context.AfterFunc(ctx, func() {
+			l.closeAll()
+			g.Stop()
+		})
+		defer release()
 		g.GracefulStop()
 	})
 	stopping.Wait()

@@ -411,7 +411,8 @@ func TestPlaintextBeyondThisMachineNeedsADecision(t *testing.T) {
 	}
 }
 
-// A stream that does nothing does not hold up a clean stop.
+// Neither a stream nor a connection that never says anything holds up a clean
+// stop.
 func TestStopWithOpenStreams(t *testing.T) {
 	r := start(t, newFile(t, text(2)), nil)
 	fleettest.Start(t, r.server, "a", nil, fleettest.Apply)
