@@ -2,7 +2,6 @@ package activate_test
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"testing"
 
@@ -35,7 +34,7 @@ func BenchmarkActivate(b *testing.B) {
 			tables := []*routetablev1.RouteTable{first, second}
 			versions := []string{routetable.Version(first), routetable.Version(second)}
 			o := activatetest.Options(b)
-			o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+			o.Log = slog.New(slog.DiscardHandler)
 			a := activate.New(o)
 			n := 0
 			for b.Loop() {

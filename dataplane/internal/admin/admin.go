@@ -96,7 +96,7 @@ func Handler(o Options) http.Handler {
 	})
 	m.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		io.WriteString(w, index)
+		_, _ = io.WriteString(w, index) // fails only when the client is gone
 	})
 	return m
 }

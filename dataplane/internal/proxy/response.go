@@ -131,8 +131,11 @@ func (e *Engine) response(b *Conn, p []byte) {
 func (e *Engine) responseBody(b *Conn, p []byte) {
 	c := b.peer
 	x := &c.x
-	out, n := p, len(p)
-	var bad *http1.Error
+	var (
+		out []byte
+		n   int
+		bad *http1.Error
+	)
 	if b.reframe == asIs {
 		n, bad = b.body.Advance(p)
 		out = p[:n]

@@ -170,7 +170,7 @@ func (x *session) send(stop context.Context) {
 func (x *session) goodbye() {
 	time.AfterFunc(goodbyeTime, func() { x.cancel(errStopped) })
 	if x.stream.Send(&routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Goodbye{Goodbye: &routetablev1.Goodbye{}}}) == nil {
-		x.stream.CloseSend()
+		_ = x.stream.CloseSend() // the stream is given up either way
 	}
 }
 

@@ -108,16 +108,20 @@ func (s *Subscriber) follow(ctx context.Context) {
 			delay.reset()
 		}
 		pause := delay.next()
-		text, level := "control plane unreachable", slog.LevelDebug
+		level := slog.LevelDebug
 		if x.heard {
-			text = "control plane lost"
 			delete(complaints, address)
 		}
 		if complaints[address].worthSaying(err) {
 			complaints[address] = complaint{text: err.Error(), at: time.Now()}
 			level = slog.LevelWarn
 		}
-		s.o.Log.Log(ctx, level, text, "controlplane", address, "error", err, "retry", pause.Round(time.Millisecond).String())
+		log := s.o.Log.With("controlplane", address, "error", err, "retry", pause.Round(time.Millisecond).String())
+		if x.heard {
+			log.Log(ctx, level, "control plane lost")
+		} else {
+			log.Log(ctx, level, "control plane unreachable")
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
