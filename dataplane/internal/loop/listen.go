@@ -96,9 +96,9 @@ func (l *Listener) Close() {
 func (l *Listener) drainBehind() {
 	ctx, cancel := context.WithTimeout(l.server.ctx, spreadTime)
 	defer cancel()
-	l.server.drain(ctx, l)
-	// Idle connections are all told by now, or as soon as they have answered.
-	l.server.drain(l.server.ctx, l)
+	l.server.drain(ctx, l, drainStep)
+	// What is left is in use, perhaps for hours (tunnels).
+	l.server.drain(l.server.ctx, l, time.Second)
 }
 
 const spreadTime = 10 * time.Second

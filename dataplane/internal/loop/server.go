@@ -90,7 +90,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	for _, l := range all {
 		l.stop()
 	}
-	s.drain(ctx, nil)
+	s.drain(ctx, nil, drainStep)
 	left := s.connections.Load()
 	s.Close()
 	if left > 0 {
@@ -113,9 +113,9 @@ const (
 	quietTime = time.Second
 )
 
-// drain closes the idle connections of a listener, or of all, until there are no
-// connections of it left or ctx ends.
-func (s *Server) drain(ctx context.Context, of *Listener) {
+// drain closes the idle connections of a listener, or of all, some every step,
+// until there are no connections of it left or ctx ends.
+func (s *Server) drain(ctx context.Context, of *Listener, every time.Duration) {
 	count := &s.connections
 	if of != nil {
 		count = &of.connections
@@ -124,10 +124,10 @@ func (s *Server) drain(ctx context.Context, of *Listener) {
 	if end, ok := ctx.Deadline(); ok {
 		spread, quiet = min(spread, time.Until(end)/2), min(quiet, time.Until(end)/4)
 	}
-	steps := max(int64(spread/drainStep), 1)
+	steps := max(int64(spread/every), 1)
 	each := int((count.Load() + steps - 1) / steps)
 
-	step := time.NewTicker(drainStep)
+	step := time.NewTicker(every)
 	defer step.Stop()
 	for count.Load() > 0 {
 		s.closeIdle(of, max(each, 1), quiet)

@@ -142,6 +142,7 @@ type request struct {
 
 	wantClose bool // the client's connection does not persist
 	upgrade   bool // an upgrade was asked for and passed on
+	expects   bool // the client waits for 100 before it sends the body
 	done      bool // the request has been received whole
 	seen      bool // something of the response has been received
 	responded bool // the head of the final response has been sent

@@ -394,6 +394,46 @@ func TestSlowButAlive(t *testing.T) {
 	}
 }
 
+// TestTimeoutsOfTheBackend: what the client is told when a backend takes too long.
+func TestTimeoutsOfTheBackend(t *testing.T) {
+	const post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n"
+	tests := []struct {
+		name, send string
+		connects   bool
+		after      time.Duration
+		want       string
+	}{
+		{"to connect", get, false, 0, "HTTP/1.1 504 "},
+		{"to respond", get, true, 31 * time.Second, "HTTP/1.1 504 "},
+		{"to say 100", post + "Expect: 100-continue\r\n\r\n", true, 31 * time.Second, "HTTP/1.1 504 "},
+		{"no: it is the client that is late", post + "\r\na", true, 91 * time.Second, "HTTP/1.1 408 "},
+		{"no: late in its body", post + "Expect: 100-continue\r\n\r\na", true, 91 * time.Second, "HTTP/1.1 408 "},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, anything())
+			c := w.accept()
+			w.data(c, tt.send)
+			o := w.dialled[0]
+			if !tt.connects {
+				o.closed = true
+				w.tick()
+				w.engine.DialFailed(&o.conn, true)
+			} else {
+				w.connect(o)
+				w.pass(tt.after-2*time.Second, c, o)
+				if got := c.take(); got != "" {
+					t.Fatalf("too early: %q", got)
+				}
+				w.pass(2*time.Second, c, o)
+			}
+			if got := c.take(); !strings.HasPrefix(got, tt.want) {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+}
+
 func TestMetricsPageWhoseClientHasLeft(t *testing.T) {
 	w := newWorld(t)
 	w.recycle = true

@@ -154,6 +154,7 @@ func (e *Engine) forward(c *Conn, body []byte) {
 	e.forgetIdle(x.table)
 	x.backend, x.chosen = to, e.now
 	x.upgrade = upgradable(r)
+	x.expects = r.ExpectContinue && r.Minor > 0 && len(body) == 0 && !x.done
 	to.State.Begin()
 
 	e.target = x.endpoint.AppendTarget(e.target[:0], to, &e.query)
@@ -187,6 +188,7 @@ func (e *Engine) requestBody(c *Conn, p []byte) {
 		e.pause(c)
 		return
 	}
+	x.expects = false // or does no longer
 	n, bad := c.body.Advance(p)
 	x.in += uint64(n)
 	if bad != nil {
@@ -253,7 +255,7 @@ func (e *Engine) exchangeTimeout(c *Conn) {
 			e.failed(c, metrics.IdleTimeout)
 		}
 		e.cut(c)
-	case x.done:
+	case x.done, x.expects:
 		e.failed(c, metrics.ResponseTimeout)
 		e.answer(c, 504)
 	case e.d.Queued(b) > 0:
@@ -277,7 +279,7 @@ func (e *Engine) arm(c *Conn) {
 		e.d.After(c, e.now+int64(lingerTime))
 	case c.peer.state == dialing:
 		e.d.After(c, 0) // the driver watches the time
-	case x.done && !x.responded:
+	case (x.done || x.expects) && !x.responded:
 		c.mark = e.waitsFor(c)
 		e.d.After(c, e.now+int64(x.endpoint.ResponseTimeout))
 	default:

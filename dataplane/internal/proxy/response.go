@@ -66,6 +66,7 @@ func (e *Engine) responses(b *Conn, p []byte) []byte {
 func (e *Engine) interim(b *Conn) {
 	c := b.peer
 	x := &c.x
+	x.expects = false
 	if x.minor > 0 {
 		out := appendInterimHead(e.scratch, &e.resp)
 		x.out += uint64(len(out))
