@@ -348,13 +348,23 @@ func TestExplain(t *testing.T) {
 func TestNoControlPlane(t *testing.T) {
 	c := start(t, good)
 	c.stop()
-	for _, args := range [][]string{{"status"}, {"status", "--wait"}, {"apply", c.file}, {"apply", "--wait", c.file}, {"explain", "/"}} {
+	for _, args := range [][]string{{"status"}, {"status", "--wait", "--timeout", "1s"}, {"apply", c.file}, {"apply", "--wait", c.file}, {"explain", "/"}} {
 		r := c.cli(t, args...)
 		r.want(t, 1, "", "no control plane can be reached at "+c.server+" (connection refused); is it running?")
 		if lines := strings.Count(r.stderr, "\n"); lines != 1 || strings.Contains(r.stderr, "rpc error") {
 			t.Errorf("%v: not one clear line:\n%s", args, r.stderr)
 		}
 	}
+}
+
+func TestStatusWaitsForControlPlane(t *testing.T) {
+	before := start(t, good)
+	before.stop()
+	done := make(chan result)
+	go func() { done <- before.cli(t, "status", "--wait", "--expect", "0") }()
+	after := start(t, good, "--listen", before.server)
+	r := <-done
+	r.want(t, 0, after.file, "")
 }
 
 func TestServe(t *testing.T) {

@@ -2,12 +2,14 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
@@ -19,12 +21,25 @@ import (
 const (
 	// askTimeout bounds a question to a control plane, connecting included.
 	askTimeout = 5 * time.Second
+	// reconnectDelay is how long a waiting command lets a control plane that is
+	// not there come up before it tries again.
+	reconnectDelay = 200 * time.Millisecond
 	// applyTimeout bounds the check and the writing of a configuration: a
 	// hundred thousand endpoints take seconds.
 	applyTimeout = time.Minute
 	// maxAnswer bounds one answer: the status of a large fleet.
 	maxAnswer = 256 << 20
 )
+
+// errUnreachable marks the errors that a control plane which is starting, or
+// starting again, can cause.
+var errUnreachable = errors.New("unreachable")
+
+// unreachableError has the words for people and is errUnreachable.
+type unreachableError string
+
+func (e unreachableError) Error() string        { return string(e) }
+func (e unreachableError) Is(target error) bool { return target == errUnreachable }
 
 // remote is the control plane that a client sub-command speaks to.
 type remote struct {
@@ -45,7 +60,10 @@ func (r *remote) dial() error {
 	if err := serve.CheckListen("--server", r.server, r.insecure); err != nil {
 		return usagef("%v", err)
 	}
+	retry := backoff.DefaultConfig
+	retry.BaseDelay, retry.MaxDelay = reconnectDelay, reconnectDelay
 	conn, err := grpc.NewClient("passthrough:///"+r.server,
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: askTimeout}),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithNoProxy(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
@@ -75,9 +93,9 @@ func (r *remote) explainError(err error) error {
 	s := status.Convert(err)
 	switch s.Code() {
 	case codes.Unavailable:
-		return fmt.Errorf("no control plane can be reached at %s (%s); is it running? --server names another one", r.server, cause(s.Message()))
+		return unreachableError(fmt.Sprintf("no control plane can be reached at %s (%s); is it running? --server names another one", r.server, cause(s.Message())))
 	case codes.DeadlineExceeded:
-		return fmt.Errorf("the control plane at %s does not answer; is it overloaded or stopped, or is something else listening there?", r.server)
+		return unreachableError(fmt.Sprintf("the control plane at %s does not answer; is it overloaded or stopped, or is something else listening there?", r.server))
 	case codes.Canceled:
 		return fmt.Errorf("interrupted")
 	case codes.Unimplemented:

@@ -92,8 +92,8 @@ func count(s *fleetv1.StatusResponse) map[fleetv1.DataPlaneState]int {
 
 // run asks until the fleet has converged, cannot any more, or the time is over,
 // and returns the last status with the outcome. The status is nil when there
-// was no answer at all. A control plane that goes away meanwhile is waited for:
-// it may be restarting.
+// was no answer at all. A control plane that cannot be reached is waited for: it
+// may be starting.
 func (w *waitFlags) run(ctx context.Context, env *Env, r *remote, version string) (*fleetv1.StatusResponse, error) {
 	limit, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
@@ -112,9 +112,9 @@ func (w *waitFlags) run(ctx context.Context, env *Env, r *remote, version string
 				return s, v.err
 			}
 			progress.show(s)
-		case last == nil:
-			return nil, err
-		case limit.Err() == nil: // else it was only too late for an answer
+		case !errors.Is(err, errUnreachable):
+			return last, err
+		case limit.Err() == nil || last == nil && unreachable == nil: // else it was only too late for an answer
 			unreachable = err
 		}
 		select {
