@@ -49,7 +49,7 @@ test: deps check-format lint check-generated unit e2e ## everything that CI chec
 
 unit: deps ## Go tests with the race detector; coverage data into build/
 	@mkdir -p build
-	$(GO) test -race -covermode=atomic -coverprofile=build/coverage.out ./...
+	$(GO) test -race -covermode=atomic -coverpkg=./... -coverprofile=build/coverage.out ./...
 	@# The race detector allocates, so tests of allocations are built without it.
 	@packages=$$(grep -rl --include='*_test.go' 'func Test[A-Za-z]*Alloc' . | xargs -r -n 1 dirname | sort -u); \
 	[ -z "$$packages" ] || { set -x; $(GO) test -run Alloc $$packages; }
@@ -113,21 +113,22 @@ check-vet:
 check-lint:
 	$(GOLANGCI_LINT) run ./...
 
+# Folders below build/ that hold Go files begin with _, which hides them from ./...
 check-proto:
 	$(BUF) lint
 	$(BUF) format --diff --exit-code
 	@against="$(BUF_AGAINST)"; \
 	if [ -z "$$against" ] || ! git cat-file -e "$$against:proto" 2>/dev/null; then \
 		echo "buf breaking: no earlier version to compare with"; exit 0; fi; \
-	rm -rf build/against && mkdir -p build/against && \
-	git archive "$$against" buf.yaml proto | tar -x -C build/against && \
+	rm -rf build/_against && mkdir -p build/_against && \
+	git archive "$$against" buf.yaml proto | tar -x -C build/_against && \
 	echo "buf breaking: against $$against" && \
-	$(BUF) breaking --against build/against
+	$(BUF) breaking --against build/_against
 
 # The committed code is what the .proto files generate. Generates elsewhere, so
 # that the check itself changes nothing.
 check-generated:
-	@rm -rf build/generated && mkdir -p build/generated
-	$(BUF) generate -o build/generated
-	@for f in $$(find proto build/generated/proto -name '*.pb.go' | sed 's,^build/generated/,,' | sort -u); do \
-		cmp -s $$f build/generated/$$f || { echo "$$f is not what make generate makes" >&2; exit 1; }; done
+	@rm -rf build/_generated && mkdir -p build/_generated
+	$(BUF) generate -o build/_generated
+	@for f in $$(find proto build/_generated/proto -name '*.pb.go' | sed 's,^build/_generated/,,' | sort -u); do \
+		cmp -s $$f build/_generated/$$f || { echo "$$f is not what make generate makes" >&2; exit 1; }; done
