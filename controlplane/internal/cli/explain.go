@@ -94,7 +94,7 @@ func printExplanation(p *page, q *fleetv1.ExplainRequest, a *fleetv1.ExplainResp
 			p.printf("     %s: every backend is drained (weight 0)\n", p.paint(red, statusText(a.GetStatus())))
 		}
 	default:
-		p.printf("  -> %s: %s\n", p.paint(red, statusText(a.GetStatus())), whyNot(a.GetStatus()))
+		p.printf("  -> %s: %s\n", p.paint(red, statusText(a.GetStatus())), whyNot(a))
 	}
 	if len(a.GetBackends()) > 0 {
 		p.printf("\n")
@@ -128,12 +128,12 @@ func printExplanation(p *page, q *fleetv1.ExplainRequest, a *fleetv1.ExplainResp
 func statusText(code uint32) string { return fmt.Sprintf("%d %s", code, http.StatusText(int(code))) }
 
 // whyNot says what an answer of the proxy itself means.
-func whyNot(code uint32) string {
-	switch code {
+func whyNot(a *fleetv1.ExplainResponse) string {
+	switch a.GetStatus() {
 	case http.StatusBadRequest:
 		return "the path is not valid, or it climbs above the root"
 	case http.StatusMethodNotAllowed:
-		return "an endpoint would take it with another method"
+		return "the path is taken with " + strings.Join(a.GetAllow(), ", ")
 	default:
 		return "no endpoint matches"
 	}
@@ -141,7 +141,8 @@ func whyNot(code uint32) string {
 
 // explanation is the JSON form of an answer.
 type explanation struct {
-	Status            uint32           `json:"status"` // of the proxy's own answer; 0: a backend answers
+	Status            uint32           `json:"status"`          // of the proxy's own answer; 0: a backend answers
+	Allow             []string         `json:"allow,omitempty"` // with status 405
 	Endpoint          string           `json:"endpoint"`
 	Backends          []backendRequest `json:"backends"`
 	Mismatches        []mismatch       `json:"mismatches"`
@@ -162,7 +163,7 @@ type mismatch struct {
 
 func printExplanationJSON(env *Env, a *fleetv1.ExplainResponse) error {
 	x := explanation{
-		Status: a.GetStatus(), Endpoint: a.GetEndpoint(),
+		Status: a.GetStatus(), Allow: a.GetAllow(), Endpoint: a.GetEndpoint(),
 		Backends: []backendRequest{}, Mismatches: []mismatch{}, MismatchesOmitted: a.GetMismatchesOmitted(),
 	}
 	for _, b := range a.GetBackends() {

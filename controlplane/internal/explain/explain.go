@@ -72,8 +72,8 @@ func Explain(rt *routetablev1.RouteTable, q *fleetv1.ExplainRequest) (*fleetv1.E
 			return nil, err
 		}
 	case len(allow) > 0:
-		answer.Status = http.StatusMethodNotAllowed
-	case r.Path == "/metrics" && r.Method == http.MethodGet && !rt.GetHideMetricsOnProxyPort():
+		answer.Status, answer.Allow = http.StatusMethodNotAllowed, allow
+	case r.Path == "/metrics" && (r.Method == http.MethodGet || r.Method == http.MethodHead) && !rt.GetHideMetricsOnProxyPort():
 		answer.Status = http.StatusOK
 	default:
 		answer.Status = http.StatusNotFound

@@ -706,8 +706,10 @@ type ExplainResponse struct {
 	Mismatches []*Mismatch `protobuf:"bytes,4,rep,name=mismatches,proto3" json:"mismatches,omitempty"`
 	// Mismatches that were left out.
 	MismatchesOmitted uint32 `protobuf:"varint,5,opt,name=mismatches_omitted,json=mismatchesOmitted,proto3" json:"mismatches_omitted,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// With status 405, the methods that would be taken, sorted.
+	Allow         []string `protobuf:"bytes,6,rep,name=allow,proto3" json:"allow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExplainResponse) Reset() {
@@ -773,6 +775,13 @@ func (x *ExplainResponse) GetMismatchesOmitted() uint32 {
 		return x.MismatchesOmitted
 	}
 	return 0
+}
+
+func (x *ExplainResponse) GetAllow() []string {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
 }
 
 // BackendRequest is what one backend would be sent.
@@ -956,7 +965,7 @@ const file_fleet_v1_fleet_proto_rawDesc = "" +
 	"\aheaders\x18\x03 \x03(\v2\x10.fleet.v1.HeaderR\aheaders\"2\n" +
 	"\x06Header\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xde\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xf4\x01\n" +
 	"\x0fExplainResponse\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x1a\n" +
 	"\bendpoint\x18\x02 \x01(\tR\bendpoint\x124\n" +
@@ -964,7 +973,8 @@ const file_fleet_v1_fleet_proto_rawDesc = "" +
 	"\n" +
 	"mismatches\x18\x04 \x03(\v2\x12.fleet.v1.MismatchR\n" +
 	"mismatches\x12-\n" +
-	"\x12mismatches_omitted\x18\x05 \x01(\rR\x11mismatchesOmitted\"q\n" +
+	"\x12mismatches_omitted\x18\x05 \x01(\rR\x11mismatchesOmitted\x12\x14\n" +
+	"\x05allow\x18\x06 \x03(\tR\x05allow\"q\n" +
 	"\x0eBackendRequest\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x16\n" +
 	"\x06weight\x18\x02 \x01(\rR\x06weight\x12!\n" +
