@@ -323,6 +323,8 @@ func transferEncoding(value []byte, before nameSet, minor uint8) *Error {
 // 6.1) from those that hide where the body ends: chunked must be the last one
 // (400, section 6.3) and applied once (section 6.1), and has no parameters
 // (section 7.1). A list that is not made of plain tokens is refused as well.
+// Without chunked both sections apply; the connection ends either way, and 501
+// tells the client more.
 func encodingError(value []byte) *Error {
 	for {
 		coding, rest, more := cutComma(value)
@@ -331,10 +333,7 @@ func encodingError(value []byte) *Error {
 		}
 		chunked := foldEqual(coding, "chunked")
 		if !more {
-			if chunked {
-				return errUnknownEncoding
-			}
-			return errEncoding
+			return errUnknownEncoding
 		}
 		if chunked {
 			return errEncoding
