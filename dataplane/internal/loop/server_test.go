@@ -164,6 +164,7 @@ func TestMaxConnections(t *testing.T) {
 // not accepted.
 func TestDrain(t *testing.T) {
 	inside, proceed := make(chan struct{}, 9), make(chan struct{})
+	release := sync.OnceFunc(func() { close(proceed) })
 	o := serve(t, answers(func(m message) string {
 		if strings.Contains(m.line, "/slow") {
 			inside <- struct{}{}
@@ -171,6 +172,7 @@ func TestDrain(t *testing.T) {
 		}
 		return ok
 	}))
+	t.Cleanup(release) // also when the test fails: the backend waits for it
 	r := start(t, endpoint("/*", o.url))
 	var idle []*peer
 	for range 5 {
@@ -203,7 +205,7 @@ func TestDrain(t *testing.T) {
 		t.Fatalf("did not wait: %v", err)
 	default:
 	}
-	close(proceed)
+	release()
 	if m := slow.response(); m.body != "ok" || m.field("Connection") != "close" {
 		t.Errorf("in progress: %q", m.head)
 	}
@@ -236,6 +238,7 @@ func TestDrainCutsWhatIsTooSlow(t *testing.T) {
 // in progress end, others go on.
 func TestListenerClose(t *testing.T) {
 	inside, proceed := make(chan struct{}), make(chan struct{})
+	release := sync.OnceFunc(func() { close(proceed) })
 	o := serve(t, answers(func(m message) string {
 		if strings.Contains(m.line, "/slow") {
 			inside <- struct{}{}
@@ -243,6 +246,7 @@ func TestListenerClose(t *testing.T) {
 		}
 		return ok
 	}))
+	t.Cleanup(release) // also when the test fails: the backend waits for it
 	r := start(t, endpoint("/*", o.url))
 	second, err := r.Open("127.0.0.1", 0)
 	if err != nil {
@@ -267,7 +271,7 @@ func TestListenerClose(t *testing.T) {
 		c.ends()
 	}
 	idle.ends()
-	close(proceed)
+	release()
 	if m := slow.response(); m.body != "ok" || m.field("Connection") != "close" {
 		t.Errorf("in progress: %q", m.head)
 	}

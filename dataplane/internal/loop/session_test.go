@@ -5,6 +5,7 @@ import (
 	"io"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -51,17 +52,19 @@ func TestRFC9112_9_3_2_Pipelining(t *testing.T) {
 // follows still gets its answers (RFC 9112 section 9.6).
 func TestRFC9112_9_6_HalfClose(t *testing.T) {
 	closed := make(chan struct{})
+	release := sync.OnceFunc(func() { close(closed) })
 	o := serve(t, answers(func(m message) string {
 		<-closed
 		return ok
 	}))
+	t.Cleanup(release) // also when the test fails: the backend waits for it
 	r := start(t, endpoint("/*", o.url))
 	c := dial(t, r.addr)
 	c.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
 	if err := c.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	close(closed)
+	release()
 	for range 2 {
 		if m := c.response(); m.body != "ok" {
 			t.Errorf("got %q", m.body)

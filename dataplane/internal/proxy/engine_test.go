@@ -31,7 +31,6 @@ type scenario struct {
 	responses []string // of the backend, to one request each; "" closes instead
 	toOrigin  string   // all that backends get
 	toClient  string   // all that the client gets, without Date
-	eof       bool     // the backend closes after its last response
 	closed    bool     // the client's connection ends
 }
 
@@ -344,6 +343,14 @@ func TestStaleRetry(t *testing.T) {
 			}
 		})
 	}
+	t.Run("closed in the middle of a PUT: not sent again", func(t *testing.T) {
+		w, c, o := start(t)
+		w.data(c, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab")
+		w.eof(o, nil)
+		if got := c.take(); !strings.HasPrefix(got, "HTTP/1.1 502 ") || len(w.dialled) != 1 {
+			t.Errorf("got %q", got)
+		}
+	})
 	t.Run("a POST takes no connection that has rested", func(t *testing.T) {
 		w, c, o := start(t)
 		w.pass(2*time.Second, c, o)

@@ -46,7 +46,6 @@ type end struct {
 	closed, aborted, used bool
 	dialling              bool
 	deadline              int64
-	serial                int
 }
 
 func newWorld(t testing.TB, endpoints ...*routetablev1.Endpoint) *world {
