@@ -281,6 +281,28 @@ func TestListenerClose(t *testing.T) {
 	}
 }
 
+// TestListenerCloseServesTheQueue: a client whose connection the kernel has
+// accepted is served, even when accepting has hardly begun.
+func TestListenerCloseServesTheQueue(t *testing.T) {
+	r := start(t, endpoint("/*", serve(t, always(ok)).url))
+	l, err := r.Open("127.0.0.1", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var queued []*peer
+	for range 50 {
+		queued = append(queued, dial(t, l.Addr().String()).send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"))
+	}
+	l.Serve()
+	l.Close()
+	for _, c := range queued {
+		if m := c.response(); m.body != "ok" || m.field("Connection") != "close" {
+			t.Errorf("got %q", m.head)
+		}
+		c.ends()
+	}
+}
+
 func TestListenerCloseWithoutServe(t *testing.T) {
 	r := start(t)
 	l, err := r.Open("", 0)
