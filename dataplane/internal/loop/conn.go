@@ -45,6 +45,9 @@ type conn struct {
 
 	// Written under loop.mu; read by the reader without.
 	paused atomic.Bool
+	// inHand is set by the reader before it reads and unset when the engine has
+	// got the bytes: they are not in the socket any more, and not known yet.
+	inHand atomic.Bool
 	// unsent is the part of writing that is not written yet.
 	unsent atomic.Int64
 	wakeup chan struct{}
@@ -167,6 +170,7 @@ func (c *conn) readAndTell() bool {
 	}
 	if n > 0 {
 		l.call(received, c, buf[:n], nil)
+		c.inHand.Store(false)
 		readBuffers.Put(buf)
 		l.settle()
 		return true
@@ -198,6 +202,7 @@ func (c *conn) readOnce(fd uintptr) bool {
 		return true
 	}
 	buf := readBuffers.Get().(*[proxy.ReadSize]byte)
+	c.inHand.Store(true)
 	n, err := ignoringEINTR(syscall.Read, int(fd), buf[:])
 	if n > 0 {
 		c.buf, c.n = buf, n
@@ -208,6 +213,7 @@ func (c *conn) readOnce(fd uintptr) bool {
 	case nil:
 		c.readErr = io.EOF
 	case syscall.EAGAIN:
+		c.inHand.Store(false)
 		return false
 	default:
 		c.readErr = os.NewSyscallError("read", err)

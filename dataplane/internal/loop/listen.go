@@ -225,7 +225,9 @@ func remoteAddress(sock *net.TCPConn) string {
 	return "unknown"
 }
 
-// readable reports whether bytes, or the end, of the connection wait to be read.
+// readable reports whether bytes, or the end, of the connection have come that
+// the engine has not seen yet. loop.mu must be held. The socket is looked at
+// first: what has left it since is in the reader's hand.
 func (c *conn) readable() bool {
 	waiting := false
 	_ = c.raw.Control(func(fd uintptr) {
@@ -233,5 +235,5 @@ func (c *conn) readable() bool {
 		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 		waiting = err == nil
 	})
-	return waiting
+	return waiting || c.inHand.Load()
 }
