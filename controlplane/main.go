@@ -52,8 +52,14 @@ func serveUntilSignal(ctx context.Context, o serve.Options) error {
 	return serve.Run(ctx, o)
 }
 
+// version is set by the linker (make build).
+var version string
+
 // build returns what is known about this program's version.
 func build() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

@@ -31,6 +31,7 @@ class CommandLine(Scenario):
 
 class Programs(CommandLine):
     def test_help_and_version(self):
+        versions = []
         for program in ("controlplane", "dataplane"):
             with self.subTest(program):
                 p = run(program, "--help")
@@ -38,7 +39,10 @@ class Programs(CommandLine):
                 self.assertIn("--log-level", p.stdout + p.stderr)
                 p = run(program, "--version")
                 self.assertEqual(0, p.returncode, p.stderr)
-                self.assertNotEqual("", p.stdout.strip())
+                versions.append(p.stdout.removeprefix(program).strip())
+        # Both were built by the same make.
+        self.assertNotIn("", versions)
+        self.assertEqual(1, len(set(versions)), versions)
 
     def test_wrong_usage_is_exit_status_2(self):
         for args in (
