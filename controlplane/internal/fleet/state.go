@@ -22,7 +22,7 @@ const (
 // state says where the session stands. f.mu is held.
 //
 //	connected ── silent too long ────────────────────────> stale
-//	   │  runs the desired version ──────────────────────> applied
+//	   │  runs the desired version, none is on its way ──> applied
 //	   │  has refused it ────────────────────────────────> rejected
 //	   │  has had it for longer than the apply deadline ─> stale
 //	   └─ otherwise ─────────────────────────────────────> pending
@@ -34,7 +34,9 @@ func (f *Fleet) state(s *session, desired *Table, now time.Time) fleetv1.DataPla
 		return stateStale
 	case desired == nil:
 		return statePending
-	case s.version == desired.Version:
+	case s.version == desired.Version && s.flight == nil:
+		// With one in flight, a change was taken back after it had been sent: the
+		// data plane is about to leave the desired version once more.
 		return stateApplied
 	case s.parked == desired.Version:
 		return stateRejected

@@ -144,6 +144,28 @@ func TestABadVersionThatIsTakenBackLeavesNoTrace(t *testing.T) {
 	}
 }
 
+func TestAChangeTakenBackWhileInFlightIsPendingUntilItHasSettled(t *testing.T) {
+	s := start(t, fleet.Options{}, fleet.ServerOptions{})
+	first := s.publish(t, table(1))
+	p := s.join(t, "a", "1", first.Version)
+	p.recv(t)
+	s.waitState(t, "a", "applied")
+	second := s.publish(t, table(2))
+	p.recvTable(t)
+	s.publish(t, table(1))
+	// It still runs the desired version, but it has the other one in its hands.
+	p.alive(t, first.Version)
+	s.waitState(t, "a", "pending")
+
+	p.applied(t, second.Version, second.Revision)
+	if _, c := p.recvTable(t); c.GetVersion() != first.Version {
+		t.Fatalf("got version %s, want the first one again", c.GetVersion())
+	}
+	s.waitState(t, "a", "pending")
+	p.applied(t, first.Version, 3)
+	s.waitState(t, "a", "applied")
+}
+
 func TestTablesOverFourMiB(t *testing.T) {
 	s := start(t, fleet.Options{}, fleet.ServerOptions{})
 	want := s.publish(t, bigTable(6<<20))
