@@ -136,15 +136,17 @@ func (f *Fleet) swap(t *Table) *Table {
 	return t
 }
 
-// adopt continues the count of a control plane before this one, when a data
-// plane reports the desired version under a higher revision. f.mu is held.
-func (f *Fleet) adopt(version string, revision uint64) {
+// adopt continues the count of a control plane before this one, when the data
+// plane reports the desired version under a higher revision. Every stream is told
+// of it, so that one stream can cause it only once. f.mu is held.
+func (f *Fleet) adopt(s *session) {
 	cur := f.desired.Load()
-	if cur == nil || version != cur.Version || revision <= cur.Revision || revision > maxAdopted {
+	if s.lifted || cur == nil || s.version != cur.Version || s.revision <= cur.Revision || s.revision > maxAdopted {
 		return
 	}
-	f.swap(cur.withRevision(revision))
-	f.opts.Log.Info("revision adopted from a data plane", "revision", revision, "version", version)
+	s.lifted = true
+	f.swap(cur.withRevision(s.revision))
+	f.opts.Log.Info("revision adopted from a data plane", "id", s.id, "revision", s.revision, "version", s.version)
 }
 
 // connect registers the data plane that said hello.
@@ -161,7 +163,7 @@ func (f *Fleet) connect(h *routetablev1.Hello, peer string) (*session, error) {
 	now := f.opts.Now()
 	s.connected, s.since, s.lastContact = true, now, now
 	f.sessions[s.id] = append(slices.DeleteFunc(f.sessions[s.id], func(o *session) bool { return !o.connected }), s)
-	f.adopt(s.version, s.revision)
+	f.adopt(s)
 	f.opts.Log.Info("data plane connected", "id", s.id, "session", s.sessionID, "address", s.address,
 		"version", s.version, "revision", s.revision, "source", sourceName(s.source), "build", s.build)
 	return s, nil
@@ -227,6 +229,9 @@ var errOverdue = errors.New("no answer about a route table that was sent long ag
 // handle takes one message of the session after its hello. done means that the
 // data plane has said goodbye; an error ends the stream.
 func (f *Fleet) handle(s *session, m *routetablev1.SubscribeRequest) (done bool, err error) {
+	if err := checkReport(m); err != nil {
+		return false, err
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s.lastContact = f.opts.Now()
@@ -256,7 +261,7 @@ func (f *Fleet) applied(s *session, version string, revision uint64, source rout
 	if s.parked == version {
 		s.unpark()
 	}
-	f.adopt(version, revision)
+	f.adopt(s)
 	t := s.flight
 	if t == nil || t.Version != version {
 		return
@@ -273,16 +278,17 @@ func (f *Fleet) applied(s *session, version string, revision uint64, source rout
 	f.opts.Log.Info("data plane applied", "id", s.id, "version", version, "revision", revision)
 }
 
-// rejected parks the version. f.mu is held.
+// rejected parks the version in flight. A verdict on another one is no answer to
+// anything and changes nothing: not the state, and not the log, which a data
+// plane could fill that way. f.mu is held.
 func (f *Fleet) rejected(s *session, r *routetablev1.Rejected) {
-	if s.flight != nil && s.flight.Version == r.GetVersion() {
-		s.flight = nil
-		f.metrics.pushes.WithLabelValues(pushRejected).Inc()
-	}
-	reasons := describe(r.GetProblems())
-	if s.parked == r.GetVersion() && s.reasons == reasons {
+	if s.flight == nil || s.flight.Version != r.GetVersion() {
+		f.opts.Log.Debug("rejection of a version that is not in flight", "id", s.id, "session", s.sessionID)
 		return
 	}
+	s.flight = nil
+	f.metrics.pushes.WithLabelValues(pushRejected).Inc()
+	reasons := describe(r.GetProblems())
 	s.parked, s.reasons = r.GetVersion(), reasons
 	f.opts.Log.Warn("data plane rejected", "id", s.id, "version", r.GetVersion(), "revision", r.GetRevision(), "error", reasons)
 }

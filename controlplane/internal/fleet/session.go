@@ -37,6 +37,7 @@ type session struct {
 	version  string
 	revision uint64
 	source   routetablev1.Source
+	lifted   bool // the desired revision has been adopted from it
 
 	requests, failures uint64
 
@@ -93,15 +94,15 @@ func checkHello(h *routetablev1.Hello) error {
 	if h.GetId() == "" {
 		return fmt.Errorf("hello: id is empty")
 	}
-	if err := checkText("id", h.GetId(), maxID); err != nil {
+	if err := checkText("hello: id", h.GetId(), maxID); err != nil {
 		return err
 	}
 	if h.GetSessionId() == "" {
 		return fmt.Errorf("hello: session_id is empty")
 	}
 	for _, f := range []struct{ name, value string }{
-		{"session_id", h.GetSessionId()}, {"build", h.GetBuild()},
-		{"admin_address", h.GetAdminAddress()}, {"state.version", h.GetState().GetVersion()},
+		{"hello: session_id", h.GetSessionId()}, {"hello: build", h.GetBuild()},
+		{"hello: admin_address", h.GetAdminAddress()}, {"hello: state.version", h.GetState().GetVersion()},
 	} {
 		if err := checkText(f.name, f.value, maxText); err != nil {
 			return err
@@ -114,22 +115,35 @@ func checkHello(h *routetablev1.Hello) error {
 		if k == "" {
 			return fmt.Errorf("hello: a label has an empty name")
 		}
-		if err := checkText("label", k, maxLabelBytes); err != nil {
+		if err := checkText("hello: label", k, maxLabelBytes); err != nil {
 			return err
 		}
-		if err := checkText("label "+k, v, maxLabelBytes); err != nil {
+		if err := checkText("hello: label "+k, v, maxLabelBytes); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// checkReport bounds what is kept and displayed of a later message.
+func checkReport(m *routetablev1.SubscribeRequest) error {
+	switch m := m.GetMessage().(type) {
+	case *routetablev1.SubscribeRequest_Applied:
+		return checkText("applied: version", m.Applied.GetVersion(), maxText)
+	case *routetablev1.SubscribeRequest_Rejected:
+		return checkText("rejected: version", m.Rejected.GetVersion(), maxText)
+	case *routetablev1.SubscribeRequest_Heartbeat:
+		return checkText("heartbeat: state.version", m.Heartbeat.GetState().GetVersion(), maxText)
+	}
+	return nil
+}
+
 func checkText(name, value string, limit int) error {
 	if len(value) > limit {
-		return fmt.Errorf("hello: %s has %d bytes, at most %d are allowed", name, len(value), limit)
+		return fmt.Errorf("%s has %d bytes, at most %d are allowed", name, len(value), limit)
 	}
 	if strings.ContainsFunc(value, unicode.IsControl) {
-		return fmt.Errorf("hello: %s has a control character", name)
+		return fmt.Errorf("%s has a control character", name)
 	}
 	return nil
 }

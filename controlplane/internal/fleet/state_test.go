@@ -143,6 +143,20 @@ func TestAHigherRevisionOfTheSameVersionIsAdopted(t *testing.T) {
 	}
 }
 
+func TestADataPlaneCannotKeepRaisingTheRevision(t *testing.T) {
+	s := start(t, fleet.Options{}, fleet.ServerOptions{})
+	want := s.publish(t, table(1))
+	p := s.join(t, "a", "1", want.Version)
+	p.recv(t)
+	for revision := range uint64(20) {
+		p.applied(t, want.Version, 10+revision)
+	}
+	p.alive(t, want.Version)
+	if got := s.fleet.Desired().Revision; got != 10 {
+		t.Errorf("revision is %d, want 10: one adoption for a stream", got)
+	}
+}
+
 func TestLateAndSilentDataPlanesAreStale(t *testing.T) {
 	c := newClock()
 	s := start(t, fleet.Options{Now: c.Now, ApplyDeadline: 10 * time.Second, SilenceLimit: 15 * time.Second}, fleet.ServerOptions{})

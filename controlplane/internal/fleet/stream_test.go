@@ -373,6 +373,53 @@ func TestStreamsThatBreakTheRulesAreEnded(t *testing.T) {
 	})
 }
 
+func TestReportsAreChecked(t *testing.T) {
+	s := start(t, fleet.Options{}, fleet.ServerOptions{})
+	s.publish(t, table(1))
+	for _, bad := range []struct{ name, version string }{
+		{"too long", strings.Repeat("v", 1<<20)},
+		{"for a terminal", "\x1b[2J"},
+	} {
+		for kind, report := range map[string]func(*player){
+			"applied":   func(p *player) { p.applied(t, bad.version, 1) },
+			"rejected":  func(p *player) { p.rejected(t, bad.version) },
+			"heartbeat": func(p *player) { p.heartbeat(t, bad.version, 0) },
+		} {
+			t.Run(kind+" "+bad.name, func(t *testing.T) {
+				p := s.join(t, kind+bad.name, "1", "")
+				p.recvTable(t)
+				report(p)
+				if err := p.recvEnd(); status.Code(err) != codes.InvalidArgument {
+					t.Errorf("got %v, want INVALID_ARGUMENT", err)
+				}
+				if d := s.waitState(t, kind+bad.name, "disconnected"); d.GetVersion() != "" {
+					t.Errorf("version is shown as %q", d.GetVersion())
+				}
+			})
+		}
+	}
+}
+
+func TestARejectionOfWhatWasNotSentChangesNothing(t *testing.T) {
+	s := start(t, fleet.Options{}, fleet.ServerOptions{})
+	first := s.publish(t, table(1))
+	p := s.join(t, "a", "1", first.Version)
+	p.recv(t)
+	p.rejected(t, first.Version)
+	p.rejected(t, "never sent")
+	p.alive(t, first.Version)
+	if d := s.waitState(t, "a", "applied"); d.GetError() != "" {
+		t.Errorf("error %q", d.GetError())
+	}
+	second := s.publish(t, table(2))
+	p.recvTable(t)
+	p.rejected(t, "never sent")
+	p.alive(t, first.Version)
+	s.waitState(t, "a", "pending")
+	p.applied(t, second.Version, 2)
+	s.waitState(t, "a", "applied")
+}
+
 func TestNothingIsServedBeforeThereIsATable(t *testing.T) {
 	s := start(t, fleet.Options{}, fleet.ServerOptions{})
 	if err := s.open(t).recvEnd(); status.Code(err) != codes.Unavailable {
