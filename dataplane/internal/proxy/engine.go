@@ -178,6 +178,9 @@ func (e *Engine) EOF(c *Conn, err error) {
 func (e *Engine) Drained(c *Conn) {
 	switch c.state {
 	case idle, head:
+		if c.state == idle && c.mark > 0 {
+			e.rest(c) // from now on
+		}
 		if c.paused {
 			e.requests(c, nil)
 		}
@@ -206,7 +209,7 @@ func (e *Engine) Drained(c *Conn) {
 func (e *Engine) Timeout(c *Conn) {
 	switch c.state {
 	case idle:
-		e.close(c)
+		e.idleTimeout(c)
 	case head:
 		e.refuse(c, 408)
 	case exchange:

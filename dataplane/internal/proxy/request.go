@@ -297,9 +297,20 @@ func (e *Engine) waitsFor(c *Conn) int {
 	return n
 }
 
+// idleTimeout closes a client connection that has been between two requests for
+// too long. While the client still reads its last response it is not idle.
+func (e *Engine) idleTimeout(c *Conn) {
+	if e.progress(c) {
+		e.rest(c)
+		return
+	}
+	c.abort = e.d.Queued(c) > 0
+	e.closeNow(c)
+}
+
 // rest makes c wait for its next request.
 func (e *Engine) rest(c *Conn) {
-	c.rested = e.now
+	c.rested, c.mark = e.now, e.d.Queued(c)
 	t := c.x.table
 	if t == nil {
 		if t = e.live.Load(); t == nil {
