@@ -57,3 +57,23 @@ func TestIdleTimeoutCutsAClientThatReadsNothing(t *testing.T) {
 		t.Errorf("closed %t, aborted %t", c.closed, c.aborted)
 	}
 }
+
+// TestUpgradeTakesNoRestingConnection: it could not be sent again, and its
+// connection does not come back anyhow.
+func TestUpgradeTakesNoRestingConnection(t *testing.T) {
+	w, c, o := kept(t)
+	w.data(c, "GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	if len(w.dialled) != 2 || len(o.sent) > 0 {
+		t.Errorf("%d dials, sent %q on the resting one", len(w.dialled), o.sent)
+	}
+}
+
+// TestLongRequestTakesNoRestingConnection: a GET that is too long to be held, to
+// be sent again, must not be lost to a backend that closes what rests.
+func TestLongRequestTakesNoRestingConnection(t *testing.T) {
+	w, c, o := kept(t)
+	w.data(c, strings.Replace(get, "\r\n\r\n", "\r\nX: "+strings.Repeat("x", 20<<10)+"\r\n\r\n", 1))
+	if len(w.dialled) != 2 || len(o.sent) > 0 {
+		t.Errorf("%d dials, %d bytes sent on the resting one", len(w.dialled), len(o.sent))
+	}
+}

@@ -109,14 +109,11 @@ func (e *Engine) dial(c *Conn) *Conn {
 	return b
 }
 
-// replayable reports whether the request may be sent a second time when its
-// connection turns out to have been closed before: it is idempotent (RFC 9110
-// section 9.2.2) and complete, so that nothing of it is gone.
-func replayable(x *request) bool {
-	if !x.done || x.upgrade {
-		return false
-	}
-	switch x.method {
+// idempotent reports whether a request that is complete, so that nothing of it is
+// gone, may be sent a second time when its connection turns out to have been
+// closed before (RFC 9110 section 9.2.2).
+func idempotent(m http1.Method) bool {
+	switch m {
 	case http1.GET, http1.HEAD, http1.OPTIONS, http1.PUT, http1.DELETE:
 		return true
 	}

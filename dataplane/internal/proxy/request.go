@@ -161,8 +161,14 @@ func (e *Engine) forward(c *Conn, body []byte) {
 	out := appendRequestHead(e.scratch, r, c.remote, e.target, to.Host, x.endpoint.ReplaceHost, x.upgrade)
 	out = append(out, body...)
 
-	replay := replayable(x) && len(out) <= maxHeld
-	b := e.takeIdle(to.State, replay)
+	// A request that is complete and may be sent again, but cannot be held (too
+	// long, or its connection turns into another protocol), is not put at risk.
+	repeatable := x.done && idempotent(x.method)
+	replay := repeatable && !x.upgrade && len(out) <= maxHeld
+	var b *Conn
+	if replay || !repeatable {
+		b = e.takeIdle(to.State, replay)
+	}
 	if b == nil {
 		b = e.dial(c)
 	} else {
