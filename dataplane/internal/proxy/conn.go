@@ -141,6 +141,7 @@ type request struct {
 	byProxy bool
 
 	wantClose bool // the client's connection does not persist
+	goodbye   bool // because the client said that this is its last request
 	upgrade   bool // an upgrade was asked for and passed on
 	expects   bool // the client waits for 100 before it sends the body
 	done      bool // the request has been received whole

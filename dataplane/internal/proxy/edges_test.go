@@ -77,3 +77,20 @@ func TestLongRequestTakesNoRestingConnection(t *testing.T) {
 		t.Errorf("%d dials, %d bytes sent on the resting one", len(w.dialled), len(o.sent))
 	}
 }
+
+// TestLastResponseIsNotDestroyedByWhatTheClientSendsNext: a client that was not
+// the one to end the connection may have sent its next request already.
+func TestLastResponseIsNotDestroyedByWhatTheClientSendsNext(t *testing.T) {
+	w, c, o := kept(t)
+	w.origin.Drain()
+	w.data(c, get)
+	w.data(o, okay)
+	if c.closed || !c.shut {
+		t.Fatalf("closed %t, FIN %t", c.closed, c.shut)
+	}
+	w.data(c, get)
+	w.eof(c, nil)
+	if !c.closed || c.aborted {
+		t.Errorf("closed %t, aborted %t", c.closed, c.aborted)
+	}
+}

@@ -73,7 +73,7 @@ func (e *Engine) request(c *Conn, p []byte) int {
 	e.serial++
 	c.x = request{
 		serial: e.serial, table: t, started: e.now, in: uint64(n + m),
-		method: r.Method, minor: r.Minor, wantClose: r.Close, done: c.body.Done(),
+		method: r.Method, minor: r.Minor, wantClose: r.Close, goodbye: r.Close, done: c.body.Done(),
 	}
 	if bad != nil {
 		e.begin(c, nil)

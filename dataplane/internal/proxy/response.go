@@ -224,7 +224,7 @@ func (e *Engine) finish(c *Conn) {
 		}
 		e.release(c)
 	}
-	received, keep := x.done, x.keep
+	silent, keep := x.done && x.goodbye && !c.hasUnused(), x.keep
 	e.end(c, x.code)
 	switch {
 	case keep:
@@ -233,10 +233,10 @@ func (e *Engine) finish(c *Conn) {
 		if e.reading != c {
 			e.requests(c, nil)
 		}
-	case !received || c.hasUnused():
-		e.lingerClose(c)
-	default:
+	case silent:
 		e.closeWhenSent(c)
+	default:
+		e.lingerClose(c)
 	}
 }
 
