@@ -94,3 +94,25 @@ func TestLastResponseIsNotDestroyedByWhatTheClientSendsNext(t *testing.T) {
 		t.Errorf("closed %t, aborted %t", c.closed, c.aborted)
 	}
 }
+
+// TestEarlyResponseToAClientThatStopsSending: the client has seen the answer
+// begin, does not send the rest of its body, and reads on.
+func TestEarlyResponseToAClientThatStopsSending(t *testing.T) {
+	w := newWorld(t, anything())
+	c := w.accept()
+	w.data(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+	o := w.dialled[0]
+	w.connect(o)
+	w.data(o, "HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nno")
+	w.eof(c, nil)
+	if c.closed || o.closed {
+		t.Fatalf("cut off: client closed %t, backend closed %t", c.closed, o.closed)
+	}
+	w.data(o, "t!")
+	if got := c.take(); !strings.HasSuffix(got, "\r\n\r\nnot!") {
+		t.Errorf("got %q", got)
+	}
+	if !c.closed || !o.closed {
+		t.Errorf("client closed %t, backend closed %t", c.closed, o.closed)
+	}
+}

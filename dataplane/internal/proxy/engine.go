@@ -148,8 +148,11 @@ func (e *Engine) EOF(c *Conn, err error) {
 	case idle, head:
 		e.clientGone(c, err)
 	case exchange:
-		if err != nil || !c.x.done {
+		switch x := &c.x; {
+		case err != nil || !x.done && !x.responded:
 			e.clientGone(c, err)
+		case !x.done:
+			e.stopsSending(c)
 		}
 		// Otherwise the client may have shut down only its sending side: it
 		// still gets its answer (RFC 9112 section 9.6 knows half-closed

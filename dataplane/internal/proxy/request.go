@@ -222,6 +222,16 @@ func (e *Engine) requestBody(c *Conn, p []byte) {
 	e.arm(c)
 }
 
+// stopsSending handles a client that ends its request too early because it has
+// seen the response begin. RFC 9112 section 9.5 tells it to close its side of the
+// connection; it still reads. The backend sees the request end where it did.
+func (e *Engine) stopsSending(c *Conn) {
+	if c.peer != nil {
+		e.d.CloseWrite(c.peer)
+	}
+	e.arm(c)
+}
+
 // clientGone ends a session whose client cannot or will not go on.
 func (e *Engine) clientGone(c *Conn, err error) {
 	if c.state == exchange {
