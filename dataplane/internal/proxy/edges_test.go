@@ -116,3 +116,20 @@ func TestEarlyResponseToAClientThatStopsSending(t *testing.T) {
 		t.Errorf("client closed %t, backend closed %t", c.closed, o.closed)
 	}
 }
+
+// TestRFC9112_2_2_EmptyLineAfterABody: some clients end a body with an empty line
+// that belongs to nothing. It does not begin a request.
+func TestRFC9112_2_2_EmptyLineAfterABody(t *testing.T) {
+	for _, lines := range []string{"\r\n", "\r", "\r\n\r\n"} {
+		w, c, _ := kept(t)
+		w.data(c, lines)
+		w.pass(11*time.Second, c) // longer than a head may take
+		if got := c.take(); got != "" || c.closed {
+			t.Fatalf("after %q: got %q, closed %t", lines, got, c.closed)
+		}
+		w.pass(50*time.Second, c)
+		if got := c.take(); got != "" || !c.closed {
+			t.Errorf("after %q and the idle time: got %q, closed %t", lines, got, c.closed)
+		}
+	}
+}

@@ -51,6 +51,14 @@ func (e *Engine) request(c *Conn, p []byte) int {
 		e.refuse(c, 503)
 		return 0
 	}
+	if c.state == idle {
+		switch n := emptyLines(p); {
+		case n > 0:
+			return n
+		case len(p) == 1 && p[0] == '\r':
+			return 0
+		}
+	}
 	r := &e.req
 	n, bad := r.Parse(p, &c.scan, http1.Limits{
 		HeadBytes: t.Limits.HeadBytes, Fields: t.Limits.Fields, TargetBytes: t.Limits.TargetBytes,
@@ -83,6 +91,16 @@ func (e *Engine) request(c *Conn, p []byte) int {
 	}
 	e.route(c, p[n:n+m])
 	return n + m
+}
+
+// emptyLines returns the length of the empty lines at the start of p. Before a
+// request they mean nothing (RFC 9112 section 2.2: some clients end a body with
+// one), so they are not the start of one that must then come in time.
+func emptyLines(p []byte) (n int) {
+	for len(p)-n >= 2 && p[n] == '\r' && p[n+1] == '\n' {
+		n += 2
+	}
+	return n
 }
 
 // route decides who answers the request in e.req. body is the part of its body
