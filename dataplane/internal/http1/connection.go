@@ -31,7 +31,7 @@ func (h *Head) connection() *Error {
 				keepAlive = true
 			case id == Upgrade:
 				upgrade = true
-			case hopNames.has(id), framingNames.has(id):
+			case hopNames.has(id), lastingNames.has(id):
 			case foldEqual(option, "close"):
 				hasClose = true
 			default:

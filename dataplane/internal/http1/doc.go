@@ -41,7 +41,7 @@
 // it says how the body is framed, and whoever forwards the body either keeps both
 // or replaces both. Trailer is not either: RFC 9110 has it describe the message
 // (section 6.6.2); drop it where the trailers are dropped. Connection cannot
-// strip Host, Content-Length or Transfer-Encoding.
+// strip Host, Content-Length, Transfer-Encoding or Expect.
 //
 // # Bodies
 //

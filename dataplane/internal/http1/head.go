@@ -18,9 +18,9 @@ type Field struct {
 	Value Span // without the white space around it
 	ID    Name
 	// Hop is set for fields that end at this hop: hop-by-hop fields and those
-	// named by Connection (RFC 9110 section 7.6.1). Host, Content-Length and
-	// Transfer-Encoding never become Hop by being named there. The package
-	// comment has the list.
+	// named by Connection (RFC 9110 section 7.6.1). Host, Content-Length,
+	// Transfer-Encoding and Expect never become Hop by being named there. The
+	// package comment has the list.
 	Hop bool
 }
 

@@ -78,9 +78,10 @@ func (s nameSet) has(n Name) bool { return s>>n&1 != 0 }
 // them. The package comment has the reasons.
 var hopNames = setOf(Connection, KeepAlive, ProxyConnection, TE, Upgrade, ProxyAuthenticate, ProxyAuthorization)
 
-// framingNames are the fields that Connection cannot strip: without them the next
-// hop would read another message than we did.
-var framingNames = setOf(Host, ContentLength, TransferEncoding)
+// lastingNames are the fields that Connection cannot strip: without them the next
+// hop would read another message than we did, or not know that the client waits
+// for a 100.
+var lastingNames = setOf(Host, ContentLength, TransferEncoding, Expect)
 
 // nameTable finds the only known name of a length and a first letter. Its filling
 // checks that there is only one.

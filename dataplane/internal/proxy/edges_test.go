@@ -133,3 +133,15 @@ func TestRFC9112_2_2_EmptyLineAfterABody(t *testing.T) {
 		}
 	}
 }
+
+// TestConnectionDoesNotStripExpect: the client would wait for a 100 that the
+// backend does not know it should send.
+func TestConnectionDoesNotStripExpect(t *testing.T) {
+	w := newWorld(t, anything())
+	c := w.accept()
+	w.data(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\nConnection: expect\r\n\r\n")
+	w.connect(w.dialled[0])
+	if got := w.dialled[0].take(); !strings.Contains(got, "\r\nExpect: 100-continue\r\n") {
+		t.Errorf("sent %q", got)
+	}
+}
