@@ -145,3 +145,58 @@ func TestConnectionDoesNotStripExpect(t *testing.T) {
 		t.Errorf("sent %q", got)
 	}
 }
+
+// TestBackendThatClosesEarlyIsMistrusted: a POST on a connection that the backend
+// closes is lost, so it is not put on one when the backend is known for that.
+func TestBackendThatClosesEarlyIsMistrusted(t *testing.T) {
+	const post = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+	// answered lets the newest connection answer what it was sent.
+	answered := func(w *world) *end {
+		o := w.dialled[len(w.dialled)-1]
+		if o.dialling {
+			w.connect(o)
+		}
+		w.data(o, okay)
+		return o
+	}
+	for name, closes := range map[string]func(w *world, c, o *end){
+		"closed while idle":         func(w *world, c, o *end) { w.eof(o, nil) },
+		"closed under a GET":        func(w *world, c, o *end) { w.data(c, get); w.eof(o, nil); answered(w) },
+		"reset under a POST":        func(w *world, c, o *end) { w.data(c, post); w.eof(o, errReset); w.data(c, get); answered(w) },
+		"closed while idle, reused": func(w *world, c, o *end) { w.eof(o, nil); w.data(c, get); answered(w) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, c, o := kept(t)
+			closes(w, c, o)
+			before := len(w.dialled)
+			w.data(c, post)
+			if len(w.dialled) != before+1 {
+				t.Fatal("a POST took a connection that was used before")
+			}
+			answered(w)
+			w.data(c, get)
+			if len(w.dialled) != before+1 {
+				t.Fatal("a GET, which can be sent again, took none")
+			}
+			answered(w)
+			w.pass(61*time.Second, w.dialled[before])
+			w.data(c, get)
+			answered(w)
+			w.data(c, post)
+			if len(w.dialled) != before+1 {
+				t.Error("still mistrusted after a minute without reason")
+			}
+		})
+	}
+	t.Run("closed after a long rest: trusted", func(t *testing.T) {
+		w, c, o := kept(t)
+		w.pass(5*time.Second, c, o)
+		w.eof(o, nil)
+		w.data(c, get)
+		answered(w)
+		w.data(c, post)
+		if len(w.dialled) != 2 {
+			t.Error("mistrusted")
+		}
+	})
+}

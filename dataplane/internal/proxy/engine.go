@@ -170,6 +170,7 @@ func (e *Engine) EOF(c *Conn, err error) {
 	case waiting, relaying:
 		e.backendEOF(c, err)
 	case resting:
+		e.closedEarly(c)
 		e.retire(c)
 	case tunnel:
 		e.tunnelEOF(c, err)

@@ -16,6 +16,10 @@ const (
 	// few seconds; the request that crosses that close is lost (RFC 9112 section
 	// 9.3.1). A connection that has just been used is not about to be closed.
 	unsafeRest = time.Second
+	// mistrust is how long such requests take no connection that was used before
+	// after the backend has shown that this does not hold for it: it closed one
+	// that had not rested for unsafeRest.
+	mistrust = time.Minute
 )
 
 // idleList holds the idle connections to one backend. The one that was used last
@@ -24,6 +28,7 @@ const (
 type idleList struct {
 	newest, oldest *Conn
 	n              int
+	mistrusted     int64 // until when; see mistrust
 }
 
 // takeIdle returns an idle connection to s, ready for a request, or nil.
@@ -33,7 +38,7 @@ func (e *Engine) takeIdle(s *backend.State, replay bool) *Conn {
 		return nil
 	}
 	b := l.newest
-	if !replay && e.now-b.rested > int64(unsafeRest) {
+	if !replay && (e.now-b.rested > int64(unsafeRest) || e.now < l.mistrusted) {
 		return nil
 	}
 	l.remove(b)
@@ -64,6 +69,14 @@ func (e *Engine) putIdle(b *Conn, limit time.Duration) {
 	e.d.After(b, e.now+int64(limit))
 }
 
+// closedEarly takes note that a backend has closed b, which was idle or had been,
+// without having said so.
+func (e *Engine) closedEarly(b *Conn) {
+	if l := e.idle[b.backend]; l != nil && b.rested > 0 && e.now-b.rested <= int64(unsafeRest) {
+		l.mistrusted = e.now + int64(mistrust)
+	}
+}
+
 // retire closes an idle connection.
 func (e *Engine) retire(b *Conn) {
 	l := e.idle[b.backend]
@@ -79,7 +92,7 @@ func (e *Engine) forgetIdle(t *table.Table) {
 	}
 	e.swept = t
 	for s, l := range e.idle {
-		if l.n == 0 {
+		if l.n == 0 && l.mistrusted < e.now {
 			delete(e.idle, s)
 		}
 	}

@@ -185,6 +185,9 @@ func (e *Engine) appendBody(out []byte, b *Conn, p []byte) ([]byte, int, *http1.
 func (e *Engine) backendEOF(b *Conn, err error) {
 	c := b.peer
 	x := &c.x
+	if b.state == waiting && !x.seen {
+		e.closedEarly(b)
+	}
 	switch {
 	case b.state == waiting && !x.seen && x.held != nil:
 		e.retry(c)
