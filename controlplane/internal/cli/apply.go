@@ -65,6 +65,13 @@ type applyResult struct {
 }
 
 func apply(ctx context.Context, env *Env, r *remote, w *waitFlags, output outputFormat, request *fleetv1.ApplyRequest) error {
+	var before *fleetv1.StatusResponse
+	if w.wait {
+		var err error
+		if before, err = r.status(ctx); err != nil {
+			return err
+		}
+	}
 	limit, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
 	answer, err := r.fleet.Apply(limit, request)
@@ -96,7 +103,7 @@ func apply(ctx context.Context, env *Env, r *remote, w *waitFlags, output output
 		return nil
 	}
 
-	s, err := w.run(ctx, env, r, answer.GetVersion())
+	s, err := w.run(ctx, env, r, answer.GetVersion(), before)
 	if output == "json" {
 		success := err == nil
 		result.Applied = &success

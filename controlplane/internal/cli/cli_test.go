@@ -127,12 +127,18 @@ type controlPlane struct {
 // start serves the configuration with the built command.
 func start(t *testing.T, config string, flags ...string) *controlPlane {
 	t.Helper()
+	return startLooking(t, 5*time.Millisecond, config, flags...)
+}
+
+// startLooking is start with the time between two looks at the file.
+func startLooking(t *testing.T, interval time.Duration, config string, flags ...string) *controlPlane {
+	t.Helper()
 	c := &controlPlane{log: &buffer{}, file: write(t, "running.yaml", config), reload: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	bound := make(chan struct{})
 	var stdout buffer
 	env := cli.Env{Stdout: &stdout, Stderr: c.log, Build: "test", Serve: func(ctx context.Context, o serve.Options) error {
-		o.Interval = 5 * time.Millisecond
+		o.Interval = interval
 		o.Reload = c.reload
 		o.Listening = func(grpc, admin string) {
 			c.server, c.admin = grpc, admin
@@ -365,6 +371,85 @@ func TestStatusWaitsForControlPlane(t *testing.T) {
 	after := start(t, good, "--listen", before.server)
 	r := <-done
 	r.want(t, 0, after.file, "")
+}
+
+// Whoever comes back first after a restart is not the whole fleet.
+func TestWaitOutlivesARestartOfTheControlPlane(t *testing.T) {
+	for _, test := range []struct {
+		name           string
+		returns        bool
+		code           int
+		stdout, stderr string
+	}{
+		{"one does not come back", false, 1, "it has not come back since the control plane was started again", "1 of 2 data planes did not apply"},
+		{"all come back", true, 0, "applied by 2 data planes", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			first := start(t, good)
+			fleettest.Start(t, first.server, "a", nil, fleettest.Apply)
+			release := make(chan struct{})
+			fleettest.Start(t, first.server, "b", nil, func(rt *routetablev1.RouteTable) []string {
+				if rt.GetPort() == 8001 {
+					<-release
+				}
+				return nil
+			})
+			first.waitKnown(t, 2)
+			next := strings.Replace(good, "8000", "8001", 1)
+			file := write(t, "next.yaml", next)
+			done := make(chan result, 1)
+			timeout := "3s"
+			if test.returns {
+				timeout = "20s"
+			}
+			go func() { done <- first.cli(t, "apply", file, "--wait", "--timeout", timeout) }()
+			first.waitStatus(t, "it is running", func(s status.Status) bool { return s.Revision == 2 })
+			first.stop()
+			close(release)
+
+			second := start(t, next, "--listen", first.server)
+			fleettest.Start(t, second.server, "a", nil, fleettest.Apply)
+			second.waitKnown(t, 1)
+			if test.returns {
+				fleettest.Start(t, second.server, "b", nil, fleettest.Apply)
+			}
+			r := <-done
+			r.want(t, test.code, test.stdout, test.stderr)
+		})
+	}
+}
+
+// A large file takes seconds to load, and one that is being written never
+// settles: until then nothing can be said about what was saved.
+func TestStatusWaitsForAChangeThatIsNotLoadedYet(t *testing.T) {
+	c := startLooking(t, 200*time.Millisecond, good)
+	fleettest.Start(t, c.server, "a", nil, fleettest.Apply)
+	c.waitKnown(t, 1)
+	var err error
+	write := func(i int) {
+		text := fmt.Sprintf("# %d\n%s", i, strings.Replace(good, "8000", "8001", 1))
+		err = errors.Join(err, os.WriteFile(c.file+".new", []byte(text), 0o644), os.Rename(c.file+".new", c.file))
+	}
+	write(0)
+	stop := time.After(2 * time.Second)
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		for i := 1; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				write(i)
+			}
+		}
+	}()
+	r := c.cli(t, "status", "--wait", "--timeout", "20s")
+	<-written
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.want(t, 0, "revision 2", "")
 }
 
 func TestServe(t *testing.T) {

@@ -79,6 +79,9 @@ func printStatus(env *Env, s *fleetv1.StatusResponse, output outputFormat) {
 	c := s.GetConfig()
 	p.printf("%s: revision %d, version %s, %s, accepted %s\n", c.GetFile(), s.GetRevision(), short(s.GetVersion()),
 		plural(int(c.GetEndpoints()), "endpoint"), ago(time.Since(c.GetLoadedAt().AsTime())))
+	if c.GetChanging() {
+		p.printf("%s\n", p.paint(yellow, "its newest content is still being read; the revision above goes on"))
+	}
 	if !c.GetOk() {
 		p.printf("%s\n%s\n", p.paint(red, "its newest content was refused; the revision above goes on:"), c.GetError())
 	}
@@ -155,7 +158,7 @@ func watchStatus(ctx context.Context, env *Env, r *remote, output outputFormat) 
 
 // waitStatus waits for the fleet and prints it, as far as it is known.
 func waitStatus(ctx context.Context, env *Env, r *remote, w *waitFlags, output outputFormat) error {
-	s, err := w.run(ctx, env, r, "")
+	s, err := w.run(ctx, env, r, "", nil)
 	if s != nil {
 		if err != nil {
 			failures(s, w.timeout) // adds the reasons

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -59,6 +62,9 @@ type verdict struct {
 // judge decides by a status. version is what is waited for, empty for whatever
 // is desired.
 func (w *waitFlags) judge(s *fleetv1.StatusResponse, version string) verdict {
+	if version == "" && s.GetConfig().GetChanging() {
+		return verdict{} // the status is about the content before
+	}
 	if version == "" && !s.GetConfig().GetOk() {
 		return verdict{true, fmt.Errorf("the newest content of %s is not the running configuration: %s",
 			s.GetConfig().GetFile(), oneLine(s.GetConfig().GetError()))}
@@ -94,13 +100,20 @@ func count(s *fleetv1.StatusResponse) map[fleetv1.DataPlaneState]int {
 // and returns the last status with the outcome. The status is nil when there
 // was no answer at all. A control plane that cannot be reached is waited for: it
 // may be starting.
-func (w *waitFlags) run(ctx context.Context, env *Env, r *remote, version string) (*fleetv1.StatusResponse, error) {
+//
+// before is a status from before the change, nil when there is none: data planes
+// that were there then, and that the control plane does not know of because it was
+// started again, are waited for as well.
+func (w *waitFlags) run(ctx context.Context, env *Env, r *remote, version string, before *fleetv1.StatusResponse) (*fleetv1.StatusResponse, error) {
 	limit, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
+	deadline, _ := limit.Deadline()
 	tick := time.NewTicker(waitInterval)
 	defer tick.Stop()
 	progress := newProgress(env)
 	defer progress.clear()
+	var missed missing
+	missed.observe(before)
 	var last *fleetv1.StatusResponse
 	var unreachable error // since the last answer
 	for {
@@ -108,14 +121,15 @@ func (w *waitFlags) run(ctx context.Context, env *Env, r *remote, version string
 		switch {
 		case err == nil:
 			last, unreachable = s, nil
+			missed.observe(s)
 			if v := w.judge(s, version); v.done {
 				return s, v.err
 			}
 			progress.show(s)
 		case !errors.Is(err, errUnreachable):
 			return last, err
-		case limit.Err() == nil || last == nil && unreachable == nil: // else it was only too late for an answer
-			unreachable = err
+		case time.Until(deadline) > waitInterval || last == nil && unreachable == nil:
+			unreachable = err // later ones were only too late for an answer
 		}
 		select {
 		case <-tick.C:
@@ -128,12 +142,47 @@ func (w *waitFlags) run(ctx context.Context, env *Env, r *remote, version string
 		case unreachable != nil:
 			return last, fmt.Errorf("timed out after %s: %w", w.timeout, unreachable)
 		}
-		return last, w.timedOut(last)
+		return last, w.timedOut(last, version)
 	}
 }
 
+// missing finds the data planes that a control plane which was started again does
+// not know yet: the ones from before are known only as they come back.
+type missing struct {
+	last *fleetv1.StatusResponse
+	lost map[string]*fleetv1.DataPlane // by id
+}
+
+// observe takes the next status in and adds a row to it for each data plane that
+// has not come back.
+func (m *missing) observe(s *fleetv1.StatusResponse) {
+	if s == nil {
+		return
+	}
+	if m.last != nil && m.last.GetRunId() != s.GetRunId() {
+		m.lost = map[string]*fleetv1.DataPlane{}
+		for _, d := range m.last.GetDataplanes() {
+			m.lost[d.GetId()] = &fleetv1.DataPlane{
+				Id: d.GetId(), Address: d.GetAddress(), Labels: d.GetLabels(), Build: d.GetBuild(), State: disconnected,
+				Error: "it has not come back since the control plane was started again",
+			}
+		}
+	}
+	for _, d := range s.GetDataplanes() {
+		delete(m.lost, d.GetId())
+	}
+	if len(m.lost) > 0 {
+		s.Dataplanes = slices.AppendSeq(s.Dataplanes, maps.Values(m.lost))
+		slices.SortStableFunc(s.Dataplanes, func(a, b *fleetv1.DataPlane) int { return strings.Compare(a.GetId(), b.GetId()) })
+	}
+	m.last = s
+}
+
 // timedOut says what was still missing at the end.
-func (w *waitFlags) timedOut(s *fleetv1.StatusResponse) error {
+func (w *waitFlags) timedOut(s *fleetv1.StatusResponse, version string) error {
+	if version == "" && s.GetConfig().GetChanging() {
+		return fmt.Errorf("timed out after %s: the newest content of %s is still being read", w.timeout, s.GetConfig().GetFile())
+	}
 	known := len(s.GetDataplanes())
 	if known < w.expect {
 		return fmt.Errorf("timed out after %s: %d of %d expected data planes are known", w.timeout, known, w.expect)

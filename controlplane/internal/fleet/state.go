@@ -73,10 +73,18 @@ func (f *Fleet) trouble(s *session, desired *Table, now time.Time) string {
 // DataPlanes describes every known data plane, sorted by id and then by the
 // time it connected.
 func (f *Fleet) DataPlanes() []*fleetv1.DataPlane {
+	_, list := f.Observe()
+	return list
+}
+
+// Observe returns the desired table, nil before the first Publish, together with
+// every known data plane and where it stands with respect to that very table.
+func (f *Fleet) Observe() (desired *Table, list []*fleetv1.DataPlane) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now, desired := f.opts.Now(), f.desired.Load()
-	list := make([]*fleetv1.DataPlane, 0, len(f.sessions))
+	now := f.opts.Now()
+	desired = f.desired.Load()
+	list = make([]*fleetv1.DataPlane, 0, len(f.sessions))
 	for _, id := range slices.Sorted(maps.Keys(f.sessions)) {
 		live := f.visible(id)
 		for _, s := range live {
@@ -87,7 +95,7 @@ func (f *Fleet) DataPlanes() []*fleetv1.DataPlane {
 			list = append(list, d)
 		}
 	}
-	return list
+	return desired, list
 }
 
 // visible returns the sessions of an id that stand for data planes of their

@@ -6,6 +6,7 @@ package reconcile
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -50,6 +51,7 @@ type Options struct {
 type Loader struct {
 	opts  Options
 	fleet *fleet.Fleet
+	run   string // tells this run of the control plane from others
 
 	// turn is a lock that can be given up on: whoever holds its one token may
 	// use file and the fields below.
@@ -84,7 +86,7 @@ func New(file *source.File, f *fleet.Fleet, opts Options) *Loader {
 		opts.Now = time.Now
 	}
 	l := &Loader{
-		opts: opts, fleet: f, file: file, turn: make(chan struct{}, 1),
+		opts: opts, fleet: f, run: rand.Text(), file: file, turn: make(chan struct{}, 1),
 		loads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "controlplane_config_loads_total",
 			Help: "Configurations read or applied, by result: ok or error.",
@@ -288,33 +290,36 @@ func (l *Loader) Apply(ctx context.Context, name string, data []byte, force bool
 
 // CatchUp waits until a change of the file that has been saved already is
 // loaded or refused, at most for the given time, so that whoever saves the file
-// and then asks for the status is told about what was saved.
-func (l *Loader) CatchUp(ctx context.Context, most time.Duration) {
+// and then asks for the status is told about what was saved. It returns false
+// when that has taken longer: what is running is not yet what was saved.
+func (l *Loader) CatchUp(ctx context.Context, most time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	tick := time.NewTicker(l.opts.Interval / 4)
 	defer tick.Stop()
 	for {
 		if l.take(ctx) != nil {
-			return
+			return false
 		}
 		settled := l.file.Settled()
 		l.free()
 		if settled {
-			return
+			return true
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return
+			return false
 		}
 	}
 }
 
 // Status describes the desired configuration and the whole fleet.
 func (l *Loader) Status() *fleetv1.StatusResponse {
-	t, last := l.fleet.Desired(), l.last.Load()
+	last := l.last.Load()
+	t, list := l.fleet.Observe()
 	return &fleetv1.StatusResponse{
+		RunId:    l.run,
 		Version:  t.Version,
 		Revision: t.Revision,
 		Config: &fleetv1.ConfigStatus{
@@ -324,7 +329,7 @@ func (l *Loader) Status() *fleetv1.StatusResponse {
 			LoadedAt:  timestamppb.New(last.accepted),
 			Endpoints: uint32(len(t.Proto.GetEndpoints())),
 		},
-		Dataplanes: l.fleet.DataPlanes(),
+		Dataplanes: list,
 	}
 }
 

@@ -32,10 +32,12 @@ func NewService(l *Loader, f *fleet.Fleet, log *slog.Logger) *Service {
 }
 
 // Status implements fleetv1.FleetServiceServer. A change of the file that has
-// been saved already is taken into account.
+// been saved already is taken into account, or said to be on its way.
 func (s *Service) Status(ctx context.Context, _ *fleetv1.StatusRequest) (*fleetv1.StatusResponse, error) {
-	s.loader.CatchUp(ctx, catchUp)
-	return s.loader.Status(), nil
+	caughtUp := s.loader.CatchUp(ctx, catchUp)
+	answer := s.loader.Status()
+	answer.Config.Changing = !caughtUp
+	return answer, nil
 }
 
 // Apply implements fleetv1.FleetServiceServer.

@@ -136,7 +136,10 @@ type StatusResponse struct {
 	// The file behind it.
 	Config *ConfigStatus `protobuf:"bytes,3,opt,name=config,proto3" json:"config,omitempty"`
 	// Every known data plane, sorted by id.
-	Dataplanes    []*DataPlane `protobuf:"bytes,4,rep,name=dataplanes,proto3" json:"dataplanes,omitempty"`
+	Dataplanes []*DataPlane `protobuf:"bytes,4,rep,name=dataplanes,proto3" json:"dataplanes,omitempty"`
+	// The run of the control plane that answers, random: another one has begun
+	// with no data planes, so that one which is missing may not have come back yet.
+	RunId         string `protobuf:"bytes,5,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -199,6 +202,13 @@ func (x *StatusResponse) GetDataplanes() []*DataPlane {
 	return nil
 }
 
+func (x *StatusResponse) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
+}
+
 // ConfigStatus is the state of the watched file.
 type ConfigStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -211,7 +221,10 @@ type ConfigStatus struct {
 	// When the running configuration was accepted.
 	LoadedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=loaded_at,json=loadedAt,proto3" json:"loaded_at,omitempty"`
 	// Number of endpoints of the running configuration.
-	Endpoints     uint32 `protobuf:"varint,5,opt,name=endpoints,proto3" json:"endpoints,omitempty"`
+	Endpoints uint32 `protobuf:"varint,5,opt,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// The file has changed, and its newest content has not been loaded or refused
+	// yet: what is said here is about the content before.
+	Changing      bool `protobuf:"varint,6,opt,name=changing,proto3" json:"changing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -279,6 +292,13 @@ func (x *ConfigStatus) GetEndpoints() uint32 {
 		return x.Endpoints
 	}
 	return 0
+}
+
+func (x *ConfigStatus) GetChanging() bool {
+	if x != nil {
+		return x.Changing
+	}
+	return false
 }
 
 // DataPlane is one data plane as the control plane knows it.
@@ -917,20 +937,22 @@ var File_fleet_v1_fleet_proto protoreflect.FileDescriptor
 const file_fleet_v1_fleet_proto_rawDesc = "" +
 	"\n" +
 	"\x14fleet/v1/fleet.proto\x12\bfleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n" +
-	"\rStatusRequest\"\xab\x01\n" +
+	"\rStatusRequest\"\xc2\x01\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12.\n" +
 	"\x06config\x18\x03 \x01(\v2\x16.fleet.v1.ConfigStatusR\x06config\x123\n" +
 	"\n" +
 	"dataplanes\x18\x04 \x03(\v2\x13.fleet.v1.DataPlaneR\n" +
-	"dataplanes\"\x9f\x01\n" +
+	"dataplanes\x12\x15\n" +
+	"\x06run_id\x18\x05 \x01(\tR\x05runId\"\xbb\x01\n" +
 	"\fConfigStatus\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x0e\n" +
 	"\x02ok\x18\x02 \x01(\bR\x02ok\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x127\n" +
 	"\tloaded_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bloadedAt\x12\x1c\n" +
-	"\tendpoints\x18\x05 \x01(\rR\tendpoints\"\xf2\x03\n" +
+	"\tendpoints\x18\x05 \x01(\rR\tendpoints\x12\x1a\n" +
+	"\bchanging\x18\x06 \x01(\bR\bchanging\"\xf2\x03\n" +
 	"\tDataPlane\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
