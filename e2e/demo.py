@@ -23,6 +23,10 @@ DEMO = BUILD / "demo"
 BACKENDS = [5000, 5001, 5002, 5003]
 CONTROL_PLANE, CONTROL_PLANE_ADMIN = 18000, 18080
 DATA_PLANES = {"dp1": 19000, "dp2": 19001}
+# Each listens on a port of its own, as on hosts of their own. If they shared one,
+# the kernel would deal connections to either, and two requests in a row could see
+# the first backend of both cycles.
+PORT_OF_SECOND = 8001
 
 
 asked_to_stop = threading.Event()
@@ -43,7 +47,7 @@ def main() -> int:
     try:
         # The only thing needed from the file; the control plane checks it all.
         port = proxy_port(config)
-        check_free([*BACKENDS, CONTROL_PLANE, CONTROL_PLANE_ADMIN, *DATA_PLANES.values(), port])
+        check_free([*BACKENDS, CONTROL_PLANE, CONTROL_PLANE_ADMIN, *DATA_PLANES.values(), port, PORT_OF_SECOND])
         # A demo starts from nothing, not from the tables of the one before.
         shutil.rmtree(DEMO, ignore_errors=True)
         DEMO.mkdir(parents=True)
@@ -53,13 +57,14 @@ def main() -> int:
             wait_for(children, "http://127.0.0.1:%d/" % backend)
         wait_for(children, "http://127.0.0.1:%d/readyz" % CONTROL_PLANE_ADMIN)
         for name, admin in DATA_PLANES.items():
+            own_port = ["--port", PORT_OF_SECOND] if name == "dp2" else []
             start(
                 children, name, BUILD / "dataplane", "--id", name, "--admin", "127.0.0.1:%d" % admin,
-                "--state-dir", DEMO / name, "--drain-timeout", "3s",
+                "--state-dir", DEMO / name, "--drain-timeout", "3s", *own_port,
             )  # fmt: skip
         for admin in DATA_PLANES.values():
             wait_for(children, "http://127.0.0.1:%d/readyz" % admin)
-        print(WELCOME.format(config=config, port=port), flush=True)
+        print(WELCOME.format(config=config, port=port, second=PORT_OF_SECOND), flush=True)
         watch(children)
     except Stop as reason:
         if str(reason):
@@ -71,10 +76,11 @@ def main() -> int:
 
 
 WELCOME = """
-Two data planes share port {port}, one control plane watches {config}. Try, in another terminal:
+One control plane watches {config}; two data planes serve it, on ports {port} and {second}.
+Try, in another terminal:
 
   1. Two backends take turns:
-         curl http://localhost:{port}/index http://localhost:{port}/index
+         curl http://localhost:{port}/index; curl http://localhost:{port}/index
 
   2. Edit {config}, save it, and ask again: the fleet follows within half a second.
 
