@@ -270,7 +270,6 @@ func TestRFC9112_9_3_1_StaleConnection(t *testing.T) {
 		{"PUT with its body", "PUT /again HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", 200},
 		{"POST", "POST /again HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 502},
 		{"unknown method", "FROB /again HTTP/1.1\r\nHost: a\r\n\r\n", 502},
-		{"GET that wants an upgrade", "GET /again HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", 502},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
