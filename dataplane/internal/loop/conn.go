@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"reverseproxy/dataplane/internal/proxy"
 )
 
@@ -70,7 +72,10 @@ type conn struct {
 // moment there is something to read until the engine has seen it.
 var readBuffers = sync.Pool{New: func() any { return new([proxy.ReadSize]byte) }}
 
-var errPaused = errors.New("paused")
+var (
+	errPaused = errors.New("paused")
+	errReset  = errors.New("reset while paused")
+)
 
 func newConn(l *eventLoop) *conn {
 	c := &conn{loop: l, wakeup: make(chan struct{}, 1)}
@@ -219,6 +224,18 @@ func (c *conn) readOnce(fd uintptr) bool {
 		c.readErr = os.NewSyscallError("read", err)
 	}
 	return true
+}
+
+// failed reports whether the connection is broken. It does not look at what may be
+// left to read.
+func (c *conn) failed() bool {
+	failed := false
+	_ = c.raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd)}}
+		n, err := unix.Poll(p, 0)
+		failed = n > 0 && err == nil && p[0].Revents&unix.POLLERR != 0
+	})
+	return failed
 }
 
 // writeSome writes as much as the operating system takes now.

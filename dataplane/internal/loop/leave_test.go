@@ -3,10 +3,12 @@ package loop_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestClientLeavesTheFlood: a client that closes in the middle of a response that
@@ -66,5 +68,42 @@ func TestDrainDoesNotCrossWithARequest(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestClientLeavesWhilePaused: a client whose bytes are not read at the moment is
+// noticed as well when it goes, and the backend is not left working for nobody.
+func TestClientLeavesWhilePaused(t *testing.T) {
+	for name, request := range map[string]string{
+		"in a body that the backend does not read": "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n",
+		"with the next request sent":               "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			begun, stop := make(chan struct{}), make(chan struct{})
+			o := serve(t, func(p *peer) {
+				if _, err := p.head(); err != nil {
+					return
+				}
+				close(begun)
+				<-stop
+			})
+			t.Cleanup(func() { close(stop) })
+			r := start(t, endpoint("/*", o.url))
+			c := dial(t, r.addr).send(request)
+			receive(t, begun)
+			if strings.HasPrefix(request, "POST") {
+				_ = c.SetWriteDeadline(time.Now().Add(time.Second)) // enough to fill every buffer on the way
+				for piece := body(1 << 20); ; {
+					if _, err := io.WriteString(c, piece); err != nil {
+						break
+					}
+				}
+			}
+			_ = c.SetLinger(0)
+			_ = c.Close()
+			eventually(t, "the request has ended", func() bool {
+				return sum(t, r, "dataplane_requests_total", "code", "499") == 1 && sum(t, r, "dataplane_requests_in_flight") == 0
+			})
+		})
 	}
 }

@@ -215,6 +215,7 @@ func (l *eventLoop) putOut(b []byte) {
 func (l *eventLoop) keepTime(stop <-chan struct{}) {
 	clock := time.NewTimer(tick)
 	defer clock.Stop()
+	looked := l.server.now()
 	for {
 		select {
 		case <-clock.C:
@@ -224,6 +225,10 @@ func (l *eventLoop) keepTime(stop <-chan struct{}) {
 		l.mu.Lock()
 		for c := l.wheel.expired(l.server.now()); c != nil; c = l.wheel.expired(l.server.now()) {
 			l.tell(timedOut, c, nil, nil)
+		}
+		if now := l.server.now(); now-looked >= int64(lookTime) {
+			looked = now
+			l.findResets()
 		}
 		asleep := l.wheel.n == 0
 		l.mu.Unlock()
@@ -235,6 +240,27 @@ func (l *eventLoop) keepTime(stop <-chan struct{}) {
 			}
 		}
 		clock.Reset(tick)
+	}
+}
+
+// lookTime is how often findResets looks.
+const lookTime = time.Second
+
+// findResets looks for paused connections that their clients have reset. Their
+// readers wait to be resumed and cannot notice, while a backend works for nobody.
+// Not for those of backends: what a backend has sent before a reset is still to
+// be read, and may be the whole response. l.mu must be held.
+func (l *eventLoop) findResets() {
+	var broken []*conn // chosen first: telling lets go of the mutex
+	for c := range l.conns {
+		if c.listener != nil && c.parked && c.failed() {
+			broken = append(broken, c)
+		}
+	}
+	for _, c := range broken {
+		if !c.closed {
+			l.tell(ended, c, nil, errReset)
+		}
 	}
 }
 
