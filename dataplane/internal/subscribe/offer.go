@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	routetablev1 "reverseproxy/proto/routetable/v1"
@@ -21,6 +23,10 @@ const (
 	maxDecodedSize = 256 << 20 // the marshalled RouteTable
 	maxChunks      = 16384     // 4 KiB each would still reach maxEncodedSize
 	maxVersionSize = 128       // a version is 64 hexadecimal digits today
+
+	// maxParts bounds the endpoints, and what is listed in them, in one table.
+	// Each takes 2 bytes on the wire at least and a hundred times that in memory.
+	maxParts = 10_000_000
 )
 
 // offer is a route table as it was sent or stored: not yet decoded, not yet
@@ -56,11 +62,56 @@ func (o *offer) decode() (*routetablev1.RouteTable, error) {
 	case uint64(n) < o.decodedSize:
 		return nil, fmt.Errorf("the route table unpacks to %d bytes, announced were %d", n, o.decodedSize)
 	}
+	if tooManyParts(b.Bytes()) {
+		return nil, fmt.Errorf("the route table has more than %d endpoints, backends and conditions", maxParts)
+	}
 	rt := new(routetablev1.RouteTable)
 	if err := proto.Unmarshal(b.Bytes(), rt); err != nil {
 		return nil, fmt.Errorf("decode the route table: %w", err)
 	}
 	return rt, nil
+}
+
+// tooManyParts counts what unmarshalling the table would allocate, without doing
+// it. Bytes that are no table are left to Unmarshal to refuse.
+func tooManyParts(table []byte) bool {
+	n := 0
+	for part := range fields(table) {
+		n++
+		for range fields(part) {
+			n++
+		}
+		if n > maxParts {
+			return true
+		}
+	}
+	return false
+}
+
+// fields yields the content of each field that is a message, a string or bytes,
+// up to the first that is malformed.
+func fields(message []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for len(message) > 0 {
+			number, kind, n := protowire.ConsumeTag(message)
+			if n < 0 {
+				return
+			}
+			message = message[n:]
+			if kind != protowire.BytesType {
+				if n = protowire.ConsumeFieldValue(number, kind, message); n < 0 {
+					return
+				}
+				message = message[n:]
+				continue
+			}
+			content, n := protowire.ConsumeBytes(message)
+			if n < 0 || !yield(content) {
+				return
+			}
+			message = message[n:]
+		}
+	}
 }
 
 func tooLarge(n uint64) error {

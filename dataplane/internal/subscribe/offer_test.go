@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
@@ -168,6 +169,10 @@ func TestDecode(t *testing.T) {
 	}
 	zipped := zip(t, wire)
 	bomb := zip(t, make([]byte, 10<<20))
+	// Two bytes each, and hundreds once they are unpacked.
+	endpoints := bytes.Repeat([]byte{3<<3 | 2, 0}, maxParts+1)
+	backends := bytes.Repeat([]byte{7<<3 | 2, 0}, maxParts)
+	backends = append(protowire.AppendVarint([]byte{3<<3 | 2}, uint64(len(backends))), backends...)
 	tests := []struct {
 		name    string
 		size    uint64
@@ -187,6 +192,8 @@ func TestDecode(t *testing.T) {
 		{"larger than announced", uint64(len(wire)) - 1, zipped, "more than the announced"},
 		{"smaller than announced", uint64(len(wire)) + 1, zipped, "announced were"},
 		{"bomb", 1000, bomb, "more than the announced"},
+		{"a bomb of endpoints", uint64(len(endpoints)), zip(t, endpoints), "more than 10000000 endpoints"},
+		{"a bomb of backends", uint64(len(backends)), zip(t, backends), "more than 10000000 endpoints"},
 		{"announced too large", maxDecodedSize + 1, zipped, "at most"},
 		{"not a route table", 5, zip(t, []byte("\xff\xff\xff\xff\xff")), "decode"},
 	}
