@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -106,13 +107,19 @@ func (s *Subscriber) apply(t task) {
 			s.o.Log.Debug("route table still rejected", "version", t.version, "error", err)
 			return
 		}
-		s.o.Log.Error("route table rejected", "version", t.version, "revision", t.revision, "source", t.source, "error", err)
+		level := slog.LevelError
+		if refused := t.version + ": " + err.Error(); refused != s.refused {
+			s.refused = refused
+		} else {
+			level = slog.LevelDebug // sent again and again, it is still one refusal
+		}
+		s.o.Log.Log(context.Background(), level, "route table rejected", "version", t.version, "revision", t.revision, "source", t.source, "error", err)
 		t.report(&routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Rejected{Rejected: &routetablev1.Rejected{
 			Version: t.version, Revision: t.revision, Problems: problems(err),
 		}}})
 		return
 	}
-	s.waiting = nil
+	s.waiting, s.refused = nil, ""
 	t.settle()
 	if t.source == activate.Stream {
 		s.save(t.offer)
@@ -125,7 +132,10 @@ func (s *Subscriber) apply(t task) {
 // confirm takes note that the version in force is the desired one.
 func (s *Subscriber) confirm(t task) {
 	if !s.o.Activator.Confirm(t.version, t.revision) {
+		// A table of the stream before may have come into force since the hello. The
+		// control plane must not believe the hello until the next heartbeat.
 		s.o.Log.Warn("control plane confirms a version that is not in force", "version", t.version)
+		t.report(s.heartbeat())
 		return
 	}
 	t.settle()

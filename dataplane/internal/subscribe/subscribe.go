@@ -63,6 +63,8 @@ type Subscriber struct {
 	// taken, while nothing is served.
 	unsaved *offer
 	waiting *task
+	// refused is the version that was refused last, and why.
+	refused string
 
 	connected     atomic.Bool
 	lastContact   atomic.Int64 // Unix milliseconds; 0 is never
@@ -100,12 +102,13 @@ func (s *Subscriber) follow(ctx context.Context) {
 	complaints := make(map[string]complaint)
 	for i := 0; ctx.Err() == nil; i++ {
 		address := s.o.ControlPlanes[i%len(s.o.ControlPlanes)]
+		began := time.Now()
 		x, err := s.session(ctx, address)
 		if ctx.Err() != nil {
 			return
 		}
 		if x.settled.Load() {
-			delay.reset()
+			delay.settled(time.Since(began))
 		}
 		pause := delay.next()
 		level := slog.LevelDebug
@@ -146,12 +149,19 @@ type backoff struct {
 	n          float64 // the next pause before it is scattered; 0 is first
 }
 
-func (b *backoff) reset() { b.n = 0 }
+// settled notes that both sides had agreed on a version in a connection that then
+// lasted for some time. Only one that has lasted shows that the trouble is over: a
+// control plane that comes and goes is not worth five connections a second.
+func (b *backoff) settled(lasted time.Duration) {
+	if lasted >= b.max {
+		b.n = 0
+	}
+}
 
 // next returns the pause before the next connection: the current one, give or
-// take half of it.
+// take half of it, and never more than max.
 func (b *backoff) next() time.Duration {
 	n := max(b.n, float64(b.first))
-	b.n = min(n*1.6, float64(b.max))
-	return time.Duration(n * (0.5 + rand.Float64()))
+	b.n = min(n*1.6, float64(b.max)/1.5)
+	return time.Duration(min(n*(0.5+rand.Float64()), float64(b.max)))
 }
