@@ -200,3 +200,22 @@ func TestBackendThatClosesEarlyIsMistrusted(t *testing.T) {
 		}
 	})
 }
+
+// TestLingeringEndsForAClientThatOnlySends: it neither reads what it was answered
+// nor stops sending.
+func TestLingeringEndsForAClientThatOnlySends(t *testing.T) {
+	w := newWorld(t, anything())
+	c := w.accept()
+	c.stuck = true
+	w.data(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999\r\n\r\n")
+	o := w.dialled[0]
+	w.connect(o)
+	w.data(o, okay)
+	for range 100 {
+		w.data(c, "more")
+		w.pass(time.Second, c)
+	}
+	if !c.closed {
+		t.Error("not given up")
+	}
+}

@@ -416,11 +416,14 @@ func (e *Engine) lingerClose(c *Conn) {
 }
 
 func (e *Engine) lingering(c *Conn) {
-	if e.now >= c.until {
+	switch {
+	case e.d.Queued(c) > 0:
+		// Whether it reads decides, not what it sends.
+	case e.now >= c.until:
 		e.close(c)
-		return
+	default:
+		e.armLinger(c)
 	}
-	e.armLinger(c)
 }
 
 func (e *Engine) armLinger(c *Conn) {
