@@ -19,8 +19,9 @@ type Field struct {
 	ID    Name
 	// Hop is set for fields that end at this hop: hop-by-hop fields and those
 	// named by Connection (RFC 9110 section 7.6.1). Host, Content-Length,
-	// Transfer-Encoding and Expect never become Hop by being named there. The
-	// package comment has the list.
+	// Transfer-Encoding and Expect never become Hop by being named there. In a
+	// request it is also set for known names that are spelled with "_" for "-".
+	// The package comment has the list.
 	Hop bool
 }
 
@@ -256,6 +257,9 @@ func (h *Head) add(q []byte, s *Scan, cr int, request bool) *Error {
 		Hop:   hopNames.has(id),
 	})
 	if id == OtherName {
+		if request && disguised(name.Of(q)) {
+			h.Fields[len(h.Fields)-1].Hop = true
+		}
 		return nil
 	}
 	before := s.seen

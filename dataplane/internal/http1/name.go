@@ -97,6 +97,27 @@ var nameTable = func() (t [20][32]Name) {
 	return t
 }()
 
+// disguised reports whether name becomes a known name when "_" is read as "-", as
+// CGI, WSGI and their like do with every name.
+func disguised(name []byte) bool {
+	if len(name) == 0 || len(name) >= len(nameTable) {
+		return false
+	}
+	n := nameTable[len(name)][name[0]&31]
+	if n == OtherName {
+		return false
+	}
+	for i, c := range name {
+		if c == '_' {
+			c = '-'
+		}
+		if lowerCase(c) != lowerNames[n][i] {
+			return false
+		}
+	}
+	return true
+}
+
 // lookupName returns the known name that name is, ignoring case.
 func lookupName(name []byte) Name {
 	if len(name) == 0 || len(name) >= len(nameTable) {

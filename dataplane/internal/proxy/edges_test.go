@@ -219,3 +219,16 @@ func TestLingeringEndsForAClientThatOnlySends(t *testing.T) {
 		t.Error("not given up")
 	}
 }
+
+// TestDisguisedFields: a client cannot say what this hop says by spelling the name
+// of a field as CGI does.
+func TestDisguisedFields(t *testing.T) {
+	w := newWorld(t, anything())
+	c := w.accept()
+	w.data(c, "GET /x HTTP/1.1\r\nHost: a\r\nX_Forwarded_For: 10.0.0.1\r\nx-forwarded_PROTO: https\r\n"+
+		"Content_Length: 5\r\nTransfer_Encoding: chunked\r\nMax_Forwards: 1\r\nX_Other_Field: kept\r\n\r\n")
+	w.connect(w.dialled[0])
+	if got, want := w.dialled[0].take(), strings.Replace(getSent, "Via:", "X_Other_Field: kept\r\nVia:", 1); got != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
