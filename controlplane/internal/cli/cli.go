@@ -64,19 +64,17 @@ var commands = []*command{serveCommand, validateCommand, explainCommand, statusC
 // Run executes a command line and returns the exit status: 0 for success or a
 // clean stop, 1 for a failure, 2 for wrong usage.
 func Run(ctx context.Context, env Env, args []string) int {
-	cmd, explicit := commands[0], false
-	if len(args) > 0 {
-		if args[0] == "help" {
-			args = append(args[1:len(args):len(args)], "--help")
-		}
-		for _, c := range commands {
-			if c.name == args[0] {
-				cmd, args, explicit = c, args[1:], true
-				break
-			}
-		}
+	out := &checkedWriter{w: env.Stdout}
+	if _, terminal := terminalWidth(env.Stdout); !terminal {
+		env.Stdout = out // a terminal is asked for its width, and is never full
 	}
-	err := cmd.run(ctx, &env, args, explicit)
+	cmd, args, explicit, err := find(args)
+	if err == nil {
+		err = cmd.run(ctx, &env, args, explicit)
+	}
+	if err == nil && out.err != nil {
+		err = fmt.Errorf("the output is not complete: %w", out.err)
+	}
 	var usage *usageError
 	switch {
 	case err == nil:
@@ -88,6 +86,50 @@ func Run(ctx context.Context, env Env, args []string) int {
 		fmt.Fprintf(env.Stderr, "controlplane: %v\n", err)
 	}
 	return exitFailure
+}
+
+// find returns the command that the arguments name, and its own arguments.
+func find(args []string) (cmd *command, rest []string, explicit bool, err error) {
+	if len(args) == 0 {
+		return commands[0], args, false, nil
+	}
+	asked := args[0] == "help"
+	if asked {
+		args = append(args[1:len(args):len(args)], "--help")
+	}
+	i := slices.IndexFunc(commands, func(c *command) bool { return c.name == args[0] })
+	switch {
+	case i >= 0:
+		return commands[i], args[1:], true, nil
+	case asked && len(args) > 1:
+		return commands[0], nil, false, usagef("%q is no command; there are %s", args[0], names())
+	}
+	return commands[0], args, false, nil
+}
+
+// names lists the commands.
+func names() string {
+	var list []string
+	for _, c := range commands {
+		list = append(list, c.name)
+	}
+	return strings.Join(list, ", ")
+}
+
+// checkedWriter remembers the first error: half an output must not look like all
+// of it to a script.
+type checkedWriter struct {
+	w   io.Writer
+	err error
+}
+
+// Write implements io.Writer.
+func (c *checkedWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	if c.err == nil {
+		c.err = err
+	}
+	return n, err
 }
 
 // prefixOf is how a command is written before its flags.
@@ -133,7 +175,7 @@ func (c *command) arguments(args []string, explicit bool) ([]string, error) {
 	i := slices.IndexFunc(commands, func(c *command) bool { return c.name == args[0] })
 	switch {
 	case i < 0:
-		return args, nil
+		return nil, usagef("one CONFIG is expected, but there are %d arguments: %s; the commands are %s", len(args), strings.Join(args, " "), names())
 	case commands[i] == c:
 		return args[1:], nil
 	}

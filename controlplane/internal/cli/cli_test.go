@@ -272,6 +272,14 @@ func TestUsage(t *testing.T) {
 		{"--log-format xml x.yaml", 2, "", "--log-format"},
 		{"--listen 0.0.0.0:0 x.yaml", 2, "", "--insecure"},
 		{"--listen nonsense x.yaml", 2, "", "host:port"},
+		{"--listen 127.0.0.1:99999 x.yaml", 2, "", "not a number from 0 to 65535"},
+		{"--admin nonsense x.yaml", 2, "", "host:port"},
+		{"--admin 127.0.0.1:http x.yaml", 2, "", "not a number from 0 to 65535"},
+		{"status --server 127.0.0.1:x", 2, "", "not a number from 0 to 65535"},
+		{"validat x.yaml", 2, "", "the commands are serve, validate, explain, status, apply"},
+		{"help", 0, "explain", ""},
+		{"help status", 0, "--expect", ""},
+		{"help nonsense", 2, "", `"nonsense" is no command`},
 		{"--forget-after 0s x.yaml", 2, "", "--forget-after"},
 		{"validate", 2, "", "CONFIG is missing"},
 		{"explain", 2, "", "one URL"},
@@ -289,6 +297,32 @@ func TestUsage(t *testing.T) {
 		t.Run(test.args, func(t *testing.T) {
 			run(t, strings.Fields(test.args)...).want(t, test.code, test.stdout, test.stderr)
 		})
+	}
+}
+
+// A script must not take the first half of an answer for all of it.
+func TestAnOutputThatIsNotCompleteIsAFailure(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer full.Close()
+	c := start(t, good)
+	for _, args := range [][]string{
+		{"validate", c.file}, {"explain", "--config", c.file, "/"}, {"explain", "--config", c.file, "-o", "json", "/"},
+		{"status", "--server", c.server}, {"status", "--server", c.server, "-o", "json"}, {"--help"},
+	} {
+		var stderr buffer
+		code := cli.Run(t.Context(), cli.Env{Stdin: strings.NewReader(""), Stdout: full, Stderr: &stderr, Build: "test"}, args)
+		result{code, "", stderr.String()}.want(t, 1, "", "no space left on device")
+	}
+}
+
+func TestADirectoryIsNoConfiguration(t *testing.T) {
+	r := run(t, "validate", ".")
+	r.want(t, 1, "", "read .: is a directory")
+	if strings.Count(r.stderr, "read .") != 1 {
+		t.Errorf("said twice: %s", r.stderr)
 	}
 }
 

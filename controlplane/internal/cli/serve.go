@@ -51,6 +51,9 @@ func setUpServe(env *Env, flags *pflag.FlagSet) func(context.Context, []string) 
 		if err := serve.CheckListen("--listen", o.Listen, o.Insecure); err != nil {
 			return usagef("%v", err)
 		}
+		if err := serve.CheckAddress("--admin", o.Admin); err != nil {
+			return usagef("%v", err)
+		}
 		err = env.Serve(ctx, o)
 		var invalid *serve.InvalidConfigError
 		if errors.As(err, &invalid) {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,13 +70,25 @@ func (e *InvalidConfigError) Error() string { return e.Err.Error() }
 // Unwrap returns the problems.
 func (e *InvalidConfigError) Unwrap() error { return e.Err }
 
-// CheckListen returns an error when gRPC without encryption would be reachable
-// from other machines and insecure does not allow it.
-func CheckListen(flag, address string, insecure bool) error {
-	host, _, err := net.SplitHostPort(address)
+// CheckAddress returns an error when what a flag says is not host:port.
+func CheckAddress(flag, address string) error {
+	_, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return fmt.Errorf("%s %q is not host:port", flag, address)
 	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("%s %q has a port that is not a number from 0 to 65535", flag, address)
+	}
+	return nil
+}
+
+// CheckListen returns an error when an address is not host:port, or when gRPC without encryption would be reachable
+// from other machines and insecure does not allow it.
+func CheckListen(flag, address string, insecure bool) error {
+	if err := CheckAddress(flag, address); err != nil {
+		return err
+	}
+	host, _, _ := net.SplitHostPort(address)
 	if ip := net.ParseIP(host); insecure || host == "localhost" || ip != nil && ip.IsLoopback() {
 		return nil
 	}

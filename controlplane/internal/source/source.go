@@ -177,7 +177,11 @@ func (f *File) content(before fingerprint) ([]byte, error) {
 // name is for the error.
 func ReadAll(r io.Reader, name string) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, MaxSize+1))
-	if err != nil {
+	var path *fs.PathError
+	switch {
+	case errors.As(err, &path):
+		return nil, &fs.PathError{Op: "read", Path: name, Err: path.Err} // which names the file already
+	case err != nil:
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	if len(data) > MaxSize {
