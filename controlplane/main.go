@@ -52,10 +52,11 @@ func serveUntilSignal(ctx context.Context, o serve.Options) error {
 	return serve.Run(ctx, o)
 }
 
-// version is set by the linker (make build).
+// version is set by the linker for a release.
 var version string
 
-// build returns what is known about this program's version.
+// build returns what is known about this program's version, in the words of the
+// data plane: one release has one version.
 func build() string {
 	if version != "" {
 		return version
@@ -64,14 +65,14 @@ func build() string {
 	if !ok {
 		return "unknown"
 	}
-	version := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && (version == "" || version == "(devel)") {
-			version = s.Value[:min(len(s.Value), 12)]
+	b := info.Main.Version
+	if b == "" || b == "(devel)" {
+		b = "devel"
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				b += "-" + s.Value[:min(12, len(s.Value))]
+			}
 		}
 	}
-	if version == "" || version == "(devel)" {
-		return "development"
-	}
-	return version
+	return b
 }

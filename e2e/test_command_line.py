@@ -44,6 +44,10 @@ class Programs(CommandLine):
         self.assertNotIn("", versions)
         self.assertEqual(1, len(set(versions)), versions)
 
+    def test_both_programs_of_a_build_have_one_version(self):
+        versions = {run(program, "--version").stdout.split()[-1] for program in ("controlplane", "dataplane")}
+        self.assertEqual(1, len(versions), versions)
+
     def test_wrong_usage_is_exit_status_2(self):
         for args in (
             ["controlplane"],
