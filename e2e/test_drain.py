@@ -59,7 +59,7 @@ class Drain(Scenario):
             self.addCleanup(c.close)
             self.assertFalse(c.request("/fast").closes)
         dp.terminate()
-        eventually(self.refused, "new connections are refused")
+        eventually(lambda: not dp.ready(), "it says that it is not ready")
         answers = 0
         deadline = time.monotonic() + 20
         while clients and time.monotonic() < deadline:

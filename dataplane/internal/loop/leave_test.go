@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"os"
 	"strings"
 	"testing"
@@ -44,8 +43,7 @@ func TestClientLeavesTheFlood(t *testing.T) {
 func TestDrainDoesNotCrossWithARequest(t *testing.T) {
 	o := serve(t, always(ok))
 	r := start(t, endpoint("/*", o.url))
-	fresh := dial(t, r.addr)
-	used := dial(t, r.addr)
+	fresh, used, probe := dial(t, r.addr), dial(t, r.addr), dial(t, r.addr)
 	used.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response()
 	done := make(chan error, 1)
 	go func() {
@@ -53,12 +51,8 @@ func TestDrainDoesNotCrossWithARequest(t *testing.T) {
 		defer cancel()
 		done <- r.Drain(ctx)
 	}()
-	eventually(t, "no more connections", func() bool {
-		c, err := net.Dial("tcp", r.addr)
-		if err == nil {
-			_ = c.Close()
-		}
-		return err != nil
+	eventually(t, "draining", func() bool {
+		return probe.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response().field("Connection") == "close"
 	})
 	for _, c := range []*peer{fresh, used} {
 		if m := c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response(); m.body != "ok" || m.field("Connection") != "close" {

@@ -38,6 +38,7 @@ type Listener struct {
 // is accepted before Serve. Several processes may share the port.
 func (s *Server) Open(address string, port uint16) (*Listener, error) {
 	config := net.ListenConfig{Control: reusePort, KeepAlive: -1}
+	config.SetMultipathTCP(false) // whose sockets know fewer options: see ignoreSYN
 	socket, err := config.Listen(s.ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(int(port))))
 	if err != nil {
 		return nil, err
@@ -78,12 +79,12 @@ func (l *Listener) Serve() {
 }
 
 // Close stops accepting, but first accepts what the operating system has accepted
-// already. Established connections finish the request in progress, are told that
+// already or, on Linux, is about to. Established connections finish the request in progress, are told that
 // the connection ends, and are closed; those between two requests are closed in
 // the background, spread over a few seconds. Close returns when nothing is
 // accepted any more.
 func (l *Listener) Close() {
-	l.stop()
+	l.stop(l.server.ctx)
 	l.server.mu.Lock()
 	defer l.server.mu.Unlock()
 	if !l.server.closed {
@@ -103,8 +104,17 @@ func (l *Listener) drainBehind() {
 
 const spreadTime = 10 * time.Second
 
-// stop ends accepting and waits for that.
-func (l *Listener) stop() {
+// handshakeTime is how long connections that are being made when a listener closes
+// have to become established: a round trip, to the far side of the world.
+const handshakeTime = 200 * time.Millisecond
+
+// stop ends accepting and waits for that, not longer than ctx allows.
+//
+// A socket that is closed resets the connections that it has not handed out, and
+// those whose handshake it has begun, although their clients are connected as far
+// as they know. So first it takes no new ones: their clients try again within a
+// second, and meet whoever shares the port, or nobody.
+func (l *Listener) stop(ctx context.Context) {
 	l.stopping.Do(func() {
 		l.origin.Drain()
 		l.server.mu.Lock()
@@ -112,6 +122,12 @@ func (l *Listener) stop() {
 		delete(l.server.listeners, l)
 		l.server.mu.Unlock()
 		if accepts {
+			if ignoreSYN(l.socket) {
+				select {
+				case <-time.After(handshakeTime):
+				case <-ctx.Done():
+				}
+			}
 			_ = l.socket.SetDeadline(time.Unix(1, 0))
 			<-l.stopped
 		}

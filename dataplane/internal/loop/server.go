@@ -88,7 +88,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	for _, l := range all {
-		l.stop()
+		l.stop(ctx)
 	}
 	s.drain(ctx, nil, drainStep)
 	left := s.connections.Load()
