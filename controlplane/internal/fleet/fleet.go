@@ -136,17 +136,26 @@ func (f *Fleet) swap(t *Table) *Table {
 	return t
 }
 
-// adopt continues the count of a control plane before this one, when the data
-// plane reports the desired version under a higher revision. Every stream is told
-// of it, so that one stream can cause it only once. f.mu is held.
+// adopt continues the count of a control plane before this one, so that revisions
+// never go back: when the data plane reports the desired version under a higher
+// revision, that is its revision; when it reports another version under a revision
+// that is not lower, the desired version is the change after it. Every stream is
+// told of it, so that one stream can cause it only once. f.mu is held.
 func (f *Fleet) adopt(s *session) {
 	cur := f.desired.Load()
-	if s.lifted || cur == nil || s.version != cur.Version || s.revision <= cur.Revision || s.revision > maxAdopted {
+	if s.lifted || cur == nil || s.version == "" || s.revision > maxAdopted {
+		return
+	}
+	revision := s.revision
+	if s.version != cur.Version {
+		revision++
+	}
+	if revision <= cur.Revision {
 		return
 	}
 	s.lifted = true
-	f.swap(cur.withRevision(s.revision))
-	f.opts.Log.Info("revision adopted from a data plane", "id", s.id, "revision", s.revision, "version", s.version)
+	f.swap(cur.withRevision(revision))
+	f.opts.Log.Info("revision continued from a data plane", "id", s.id, "revision", revision, "version", cur.Version)
 }
 
 // connect registers the data plane that said hello.

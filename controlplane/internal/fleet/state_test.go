@@ -115,7 +115,7 @@ func TestRevisionsContinueFromTheLastRun(t *testing.T) {
 	}
 }
 
-func TestAHigherRevisionOfTheSameVersionIsAdopted(t *testing.T) {
+func TestRevisionsContinueThoseOfTheControlPlaneBefore(t *testing.T) {
 	s := start(t, fleet.Options{}, fleet.ServerOptions{})
 	want := s.publish(t, table(1))
 	other := s.join(t, "other", "1", want.Version)
@@ -133,13 +133,26 @@ func TestAHigherRevisionOfTheSameVersionIsAdopted(t *testing.T) {
 		t.Errorf("the next change has revision %d, want 42", next.Revision)
 	}
 
-	// Neither another version's nor a nonsensical revision is believed.
-	for i, h := range []*routetablev1.State{{Version: want.Version, Revision: 100}, {Version: s.fleet.Desired().Version, Revision: 1 << 60}} {
-		s.open(t).hello(t, &routetablev1.Hello{Id: "liar" + strconv.Itoa(i), SessionId: "1", State: h})
-		eventually(t, "it is known", func() bool { return s.row(t, "liar"+strconv.Itoa(i)) != nil })
-		if got := s.fleet.Desired().Revision; got != 42 {
-			t.Errorf("revision %d was adopted", got)
-		}
+	desired := s.fleet.Desired().Version
+	for i, test := range []struct {
+		name string
+		says *routetablev1.State
+		want uint64
+	}{
+		{"another version under a lower revision", &routetablev1.State{Version: want.Version, Revision: 41}, 42},
+		{"another version under a higher revision came before", &routetablev1.State{Version: want.Version, Revision: 100}, 101},
+		{"another version under the same revision came before", &routetablev1.State{Version: want.Version, Revision: 101}, 102},
+		{"nothing", &routetablev1.State{Revision: 200}, 102},
+		{"nonsense", &routetablev1.State{Version: desired, Revision: 1 << 60}, 102},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			id := "later" + strconv.Itoa(i)
+			s.open(t).hello(t, &routetablev1.Hello{Id: id, SessionId: "1", State: test.says})
+			eventually(t, "it is known", func() bool { return s.row(t, id) != nil })
+			if got := s.fleet.Desired().Revision; got != test.want {
+				t.Errorf("revision %d, want %d", got, test.want)
+			}
+		})
 	}
 }
 
