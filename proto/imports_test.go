@@ -100,9 +100,7 @@ var rules = []rule{
 		in:     []string{"dataplane/..."},
 		// activate hands a table from one to the other.
 		except: []string{"dataplane/internal/subscribe", "dataplane/internal/activate/...", "dataplane/internal/table"},
-		deny:   []string{module + "/proto/...", "google.golang.org/protobuf/..."},
-		// Rules and names, such as that of endpoint "none", are no messages.
-		allow: []string{module + "/proto/routetable"},
+		deny:   []string{module + "/proto/routetable/v1", module + "/proto/fleet/...", "google.golang.org/protobuf/..."},
 	},
 	{
 		name:   "gRPC in subscribe only",

@@ -317,15 +317,15 @@ func appendChunk(dst, p []byte) []byte {
 	return append(dst, "\r\n"...)
 }
 
-// dateLayout is IMF-fixdate (RFC 9110 section 5.6.7).
-const dateLayout = "Mon, 02 Jan 2006 15:04:05 GMT"
+// dateFormat is an IMF-fixdate (RFC 9110 section 5.6.7).
+const dateFormat = "Mon, 02 Jan 2006 15:04:05 GMT"
 
 // dateField returns the Date line for now, made once a second.
 func (e *Engine) dateField() []byte {
 	if second := e.now/1e9 + 1; second != e.dateAt {
 		e.dateAt = second
 		e.date = append(e.date[:0], "Date: "...)
-		e.date = e.clock().UTC().AppendFormat(e.date, dateLayout)
+		e.date = e.clock().UTC().AppendFormat(e.date, dateFormat)
 		e.date = append(e.date, "\r\n"...)
 	}
 	return e.date
