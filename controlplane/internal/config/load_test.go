@@ -76,7 +76,7 @@ func checkPlaces(t *testing.T, data []byte, err error) {
 	}
 }
 
-// minimal is the smallest file of DESIGN.md, word for word. It must stay valid
+// minimal is the smallest file, and the oldest, as the README has it. It must stay valid
 // for ever and mean this.
 const minimal = `port: 8000
 endpoints:

@@ -10,7 +10,7 @@ import (
 	fleetv1 "reverseproxy/proto/fleet/v1"
 )
 
-// Short names of the states that DESIGN's table of words lists.
+// Short names of the states.
 const (
 	stateApplied      = fleetv1.DataPlaneState_DATA_PLANE_STATE_APPLIED
 	statePending      = fleetv1.DataPlaneState_DATA_PLANE_STATE_PENDING
