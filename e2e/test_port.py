@@ -85,6 +85,20 @@ class ForeignProcess(Scenario):
         self.assertEqual("a", get(port, "/y").text)
         self.assertEqual(1, dp.metrics().value("dataplane_config_last_update_successful"))
 
+    def test_applying_it_again_succeeds_once_the_port_is_free(self):
+        a = self.origin("a")
+        cp, (dp,) = self.fleet(self.config({"/x": [a]}))
+        port, listener = self.foreign()
+        new = self.dir / "new.yaml"
+        new.write_text(self.config({"/x": [a]}, port=port))
+        again = ("apply", str(new), "--wait", "--timeout", "10s")
+        p = cp.cli(*again)
+        self.assertEqual(1, p.returncode, p.stdout + p.stderr)
+        listener.close()
+        p = cp.cli(*again)
+        self.assertEqual(0, p.returncode, p.stdout + p.stderr)
+        self.assertEqual("a", get(port, "/x").text)
+
     def test_at_the_start_it_is_not_ready_until_a_change(self):
         a = self.origin("a")
         port, _ = self.foreign()

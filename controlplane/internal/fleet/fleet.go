@@ -117,6 +117,23 @@ func (f *Fleet) Publish(rt *routetablev1.RouteTable) (t *Table, changed bool, er
 	return f.swap(t.withRevision(f.nextRevision(version))), true, nil
 }
 
+// OfferAgain sends the desired table once more to the data planes that have
+// rejected it, because somebody asks for it: what kept them from it, such as a
+// port that was taken, may be gone.
+func (f *Fleet) OfferAgain() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	desired := f.desired.Load()
+	for _, sessions := range f.sessions {
+		for _, s := range sessions {
+			if s.parked == desired.Version {
+				s.unpark()
+				s.poke()
+			}
+		}
+	}
+}
+
 // nextRevision returns the revision of a new desired version.
 func (f *Fleet) nextRevision(version string) uint64 {
 	if cur := f.desired.Load(); cur != nil {

@@ -113,6 +113,16 @@ func TestARejectedVersionIsParkedUntilTheContentChanges(t *testing.T) {
 		}
 	}
 
+	// Unless somebody asks for it.
+	s.fleet.OfferAgain()
+	if _, c := p.recvTable(t); c.GetVersion() != bad.Version {
+		t.Errorf("offered %s again, want the rejected one", c.GetVersion())
+	}
+	p.rejected(t, bad.Version, &routetablev1.Problem{Message: "still"})
+	if d := s.waitState(t, "a", "rejected"); d.GetError() != "still" {
+		t.Errorf("error %q, want the new one", d.GetError())
+	}
+
 	next := s.publish(t, table(3))
 	p.recvTable(t)
 	p.applied(t, next.Version, 3)

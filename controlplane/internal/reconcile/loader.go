@@ -262,7 +262,9 @@ func Shorten(text string) string {
 // errEmptyName is for a caller that gives a text no name.
 var errEmptyName = errors.New("the configuration has no name")
 
-// Apply makes a text the running configuration and the content of the file.
+// Apply makes a text the running configuration and the content of the file. When
+// it is the running one already, the data planes that have rejected it are offered
+// it again.
 // Problems of the text are returned as such and change nothing; err means that
 // the text was good and could not be put into effect.
 //
@@ -285,6 +287,9 @@ func (l *Loader) Apply(ctx context.Context, name string, data []byte, force bool
 		return nil, false, nil, err
 	}
 	t, changed, err = l.publish(rt)
+	if err == nil && !changed {
+		l.fleet.OfferAgain()
+	}
 	return t, changed, nil, err
 }
 
