@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"reverseproxy/dataplane/internal/loop"
 	"reverseproxy/dataplane/internal/subscribe"
 )
 
@@ -32,6 +34,7 @@ type settings struct {
 	address       string
 	port          uint16
 	threads       int
+	driver        string
 	stateDir      string // empty: see stateDirOf
 	drainTimeout  time.Duration
 	logFormat     string
@@ -54,6 +57,7 @@ func parse(args []string, out io.Writer) (*settings, error) {
 	f.StringVar(&s.address, "address", "", "IP `address` the proxy binds (default all)")
 	f.Uint16Var(&s.port, "port", 0, "`port` of the proxy, in place of the configuration's")
 	f.IntVar(&s.threads, "threads", 0, "`number` of threads that forward requests (default the CPUs it may use)")
+	f.StringVar(&s.driver, "driver", loop.Drivers()[0], "how bytes are moved: "+strings.Join(loop.Drivers(), " or "))
 	f.StringVar(&s.stateDir, "state-dir", "", "`directory` that keeps the newest route table (default /var/lib/reverseproxy/dataplane/<id> as root,\nelse $XDG_STATE_HOME/reverseproxy/dataplane/<id>)")
 	f.DurationVar(&s.drainTimeout, "drain-timeout", 30*time.Second, "`time` that requests in flight get after SIGTERM")
 	f.StringVar(&s.logFormat, "log-format", "text", "text or json")
@@ -105,6 +109,9 @@ func (s *settings) check(args []string) error {
 	}
 	if s.threads < 0 || s.threads > 1024 {
 		bad("--threads %d: want 1 to 1024, or 0 for the CPUs it may use", s.threads)
+	}
+	if !slices.Contains(loop.Drivers(), s.driver) {
+		bad("--driver %q: want %s", s.driver, strings.Join(loop.Drivers(), " or "))
 	}
 	if s.drainTimeout < 0 {
 		bad("--drain-timeout %v: want a time that is not negative", s.drainTimeout)

@@ -10,13 +10,15 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"reverseproxy/dataplane/internal/loop"
 )
 
 func TestParse(t *testing.T) {
 	defaults := func(change func(*settings)) *settings {
 		s := &settings{
 			controlPlanes: []string{"127.0.0.1:18000"}, admin: "127.0.0.1:19000", labels: map[string]string{},
-			drainTimeout: 30 * time.Second, logFormat: "text",
+			drainTimeout: 30 * time.Second, logFormat: "text", driver: loop.Drivers()[0],
 		}
 		change(s)
 		return s
@@ -36,9 +38,9 @@ func TestParse(t *testing.T) {
 		{"labels", "--label zone=a --label note=a=b --label empty=", defaults(func(s *settings) {
 			s.labels = map[string]string{"zone": "a", "note": "a=b", "empty": ""}
 		})},
-		{"all others", "--admin :0 --id edge/1 --address 127.0.0.1 --port 8000 --threads 3 --state-dir /s --drain-timeout 2s --log-format json --log-level debug",
+		{"all others", "--admin :0 --id edge/1 --address 127.0.0.1 --port 8000 --threads 3 --driver portable --state-dir /s --drain-timeout 2s --log-format json --log-level debug",
 			defaults(func(s *settings) {
-				s.admin, s.id, s.address, s.port, s.threads, s.stateDir = ":0", "edge/1", "127.0.0.1", 8000, 3, "/s"
+				s.admin, s.id, s.address, s.port, s.threads, s.driver, s.stateDir = ":0", "edge/1", "127.0.0.1", 8000, 3, "portable", "/s"
 				s.drainTimeout, s.logFormat, s.logLevel = 2*time.Second, "json", slog.LevelDebug
 			})},
 	}
@@ -73,6 +75,7 @@ func TestWrongUsage(t *testing.T) {
 		{"address", "--address example.com", []string{"IP address"}},
 		{"port", "--port 65536", []string{"port"}},
 		{"threads", "--threads -1", []string{"--threads"}},
+		{"driver", "--driver io_uring", []string{"--driver", "portable"}},
 		{"label without value", "--label zone", []string{"key=value"}},
 		{"label twice", "--label a=1 --label a=2", []string{"twice"}},
 		{"drain time", "--drain-timeout -1s", []string{"--drain-timeout"}},

@@ -21,10 +21,13 @@ import (
 
 // serve runs the data plane until ctx ends, and then drains it.
 func serve(ctx context.Context, s *settings, log *slog.Logger) error {
-	if s.threads > 0 {
-		runtime.GOMAXPROCS(s.threads)
+	// GOMAXPROCS starts as the environment variable of that name says, or as CPU
+	// affinity and the CPU limit of the cgroup allow (see package runtime).
+	threads := s.threads
+	if threads == 0 {
+		threads = runtime.GOMAXPROCS(0)
 	}
-	threads := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(loop.Processors(s.driver, threads))
 
 	adminServer, err := admin.Listen(s.admin)
 	if err != nil {
@@ -44,10 +47,13 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 	live := new(table.Live)
 	set := metrics.NewSet(threads)
 	registry := prometheus.NewRegistry()
-	proxy := loop.NewServer(loop.Options{
-		Threads: threads, Live: live, Metrics: set, Log: log,
+	proxy, err := loop.NewServer(loop.Options{
+		Driver: s.driver, Threads: threads, Live: live, Metrics: set, Log: log,
 		MetricsPage: admin.NewPage(registry).Get,
 	})
+	if err != nil {
+		return err
+	}
 	defer proxy.Close()
 	activator := activate.New(activate.Options{
 		Address: s.address, Port: s.port, AdminPort: adminPort,
@@ -61,7 +67,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 		AdminAddress: adminServer.Addr().String(), Activator: activator, Store: subscribe.NewStore(stateDir),
 		Totals: set.Totals, Log: log,
 	})
-	registry.MustRegister(set, activator, subscriber, buildInfo(), collectors.NewGoCollector(),
+	registry.MustRegister(set, activator, subscriber, buildInfo(), threadsGauge(threads), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
 	// An admin server that breaks stops the process cleanly: nobody could see
@@ -100,6 +106,14 @@ func closeAdmin(a *admin.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	a.Close(ctx)
+}
+
+func threadsGauge(n int) prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "dataplane_threads", Help: "Threads that forward requests, each with an event loop.",
+	})
+	g.Set(float64(n))
+	return g
 }
 
 func buildInfo() prometheus.Collector {

@@ -30,7 +30,11 @@ func TestRequestInFlightSurvivesAPortChange(t *testing.T) {
 	defer backend.Close()
 	var proxy *loop.Server
 	a, _ := newActivator(t, func(o *activate.Options) {
-		proxy = loop.NewServer(loop.Options{Threads: 1, Live: o.Live, Metrics: o.State.Metrics, Log: o.Log})
+		var err error
+		proxy, err = loop.NewServer(loop.Options{Threads: 1, Live: o.Live, Metrics: o.State.Metrics, Log: o.Log})
+		if err != nil {
+			t.Fatal(err)
+		}
 		o.Open = func(address string, port uint16) (activate.Listener, error) { return proxy.Open(address, port) }
 	})
 	defer proxy.Close()

@@ -19,7 +19,9 @@ import (
 // TestDifferential: random exchanges of another HTTP implementation, at both
 // ends, give the same through the proxy as without it. Some backends break off;
 // then both must fail.
-func TestDifferential(t *testing.T) {
+func TestDifferential(t *testing.T) { onEachDriver(t, testDifferential) }
+
+func testDifferential(t *testing.T, driver string) {
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		in := sha256.New()
 		q := r.URL.Query()
@@ -50,7 +52,7 @@ func TestDifferential(t *testing.T) {
 		w.Header().Set("End", "x")
 	}))
 	defer backend.Close()
-	r := start(t, endpoint("/*", backend.URL))
+	r := start(t, driver, endpoint("/*", backend.URL))
 
 	type result struct {
 		Status    int

@@ -2,17 +2,11 @@
 // accepts connections, deals them over event loops and moves bytes. The data
 // plane opens its listeners here and drains them.
 //
-// The driver in this package works on any Unix: one goroutine per connection
-// reads, and calls the session under the mutex of the connection's loop. What the
-// session sends is queued and then written by the same goroutine, after it has
-// let go of the mutex, so that a request costs no goroutine that it would not have
-// had anyway. Writing never blocks it: when the operating system takes no more, a
-// goroutine of the connection's own waits for that.
-//
-// # Memory
-//
-// A connection at rest holds its goroutine's stack and no buffer: the goroutine
-// waits for the socket to be readable and only then takes a read buffer, of
-// proxy.ReadSize bytes, from a pool. Output that the peer does not take is bounded
-// by proxy.MaxQueued per connection. Package proxy documents the rest.
+// What is the same whatever moves the bytes is here: which connections are
+// admitted, how a listener leaves, how a server drains. The bytes are moved by one
+// of two drivers, which run the same sessions and the same tests: package epoll,
+// the default on Linux, with a thread per event loop and no goroutine per
+// connection, and package portable, which works on any Unix and is the plain twin
+// against which the other is compared. Packages socket and wheel are what both are
+// made of; package driver is what is asked of them.
 package loop

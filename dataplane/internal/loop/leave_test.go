@@ -13,7 +13,9 @@ import (
 // TestClientLeavesTheFlood: a client that closes in the middle of a response that
 // keeps coming is noticed, whether the reset that follows is told to a write or to
 // a read.
-func TestClientLeavesTheFlood(t *testing.T) {
+func TestClientLeavesTheFlood(t *testing.T) { onEachDriver(t, testClientLeavesTheFlood) }
+
+func testClientLeavesTheFlood(t *testing.T, driver string) {
 	noticed := make(chan bool)
 	piece := strings.Repeat("x", 1000)
 	o := serve(t, func(p *peer) {
@@ -26,7 +28,7 @@ func TestClientLeavesTheFlood(t *testing.T) {
 		}
 		noticed <- !errors.Is(err, os.ErrDeadlineExceeded)
 	})
-	r := start(t, endpoint("/*", o.url))
+	r := start(t, driver, endpoint("/*", o.url))
 	for range 50 {
 		c := dial(t, r.addr).send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 		c.mustHead()
@@ -41,8 +43,12 @@ func TestClientLeavesTheFlood(t *testing.T) {
 // be expected any moment is not closed; the request is answered, and the answer
 // says that the connection ends.
 func TestDrainDoesNotCrossWithARequest(t *testing.T) {
+	onEachDriver(t, testDrainDoesNotCrossWithARequest)
+}
+
+func testDrainDoesNotCrossWithARequest(t *testing.T, driver string) {
 	o := serve(t, always(ok))
-	r := start(t, endpoint("/*", o.url))
+	r := start(t, driver, endpoint("/*", o.url))
 	fresh, used, probe := dial(t, r.addr), dial(t, r.addr), dial(t, r.addr)
 	used.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response()
 	done := make(chan error, 1)
@@ -67,7 +73,9 @@ func TestDrainDoesNotCrossWithARequest(t *testing.T) {
 
 // TestClientLeavesWhilePaused: a client whose bytes are not read at the moment is
 // noticed as well when it goes, and the backend is not left working for nobody.
-func TestClientLeavesWhilePaused(t *testing.T) {
+func TestClientLeavesWhilePaused(t *testing.T) { onEachDriver(t, testClientLeavesWhilePaused) }
+
+func testClientLeavesWhilePaused(t *testing.T, driver string) {
 	for name, request := range map[string]string{
 		"in a body that the backend does not read": "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n",
 		"with the next request sent":               "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -82,7 +90,7 @@ func TestClientLeavesWhilePaused(t *testing.T) {
 				<-stop
 			})
 			t.Cleanup(func() { close(stop) })
-			r := start(t, endpoint("/*", o.url))
+			r := start(t, driver, endpoint("/*", o.url))
 			c := dial(t, r.addr).send(request)
 			receive(t, begun)
 			if strings.HasPrefix(request, "POST") {

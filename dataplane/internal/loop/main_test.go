@@ -83,21 +83,30 @@ func options(change func(*loop.Options)) setting {
 	return func(_ *routetablev1.RouteTable, o *loop.Options) { change(o) }
 }
 
-func start(t testing.TB, settings ...setting) *rig {
+// onEachDriver runs a test on every driver that there is.
+func onEachDriver(t *testing.T, test func(t *testing.T, driver string)) {
+	for _, driver := range loop.Drivers() {
+		t.Run(driver, func(t *testing.T) { test(t, driver) })
+	}
+}
+
+func start(t testing.TB, driver string, settings ...setting) *rig {
 	t.Helper()
-	o := loop.Options{Threads: 2, Live: &table.Live{}, Log: slog.New(slog.NewTextHandler(testLog{t}, nil))}
+	o := loop.Options{Driver: driver, Threads: 2, Live: &table.Live{}, Log: slog.New(slog.NewTextHandler(testLog{t}, nil))}
 	rt := newTable(&o, settings...)
 	o.Metrics = metrics.NewSet(o.Threads)
 	r := &rig{live: o.Live, state: table.State{Backends: backend.NewRegistry(), Metrics: o.Metrics}}
 	r.apply(t, rt)
-	r.Server = loop.NewServer(o)
+	var err error
+	if r.Server, err = loop.NewServer(o); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		r.Close()
 		if n := r.Panics(); n != r.forgiven {
 			t.Errorf("%d panics in the session", n)
 		}
 	})
-	var err error
 	if r.listener, err = r.Open("127.0.0.1", 0); err != nil {
 		t.Fatal(err)
 	}

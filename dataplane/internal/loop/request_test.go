@@ -11,7 +11,9 @@ import (
 
 // TestRequestHead sends a head and checks every byte of what the backend gets.
 // HOST stands for the backend's host.
-func TestRequestHead(t *testing.T) {
+func TestRequestHead(t *testing.T) { onEachDriver(t, testRequestHead) }
+
+func testRequestHead(t *testing.T, driver string) {
 	const forwarded = "X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a.example\r\n\r\n"
 	const added = "Via: 1.1 reverseproxy\r\n" + forwarded
 	tests := []struct {
@@ -105,7 +107,7 @@ func TestRequestHead(t *testing.T) {
 	}
 	got := make(chan message, 1)
 	o := serve(t, answers(func(m message) string { got <- m; return ok }))
-	r := start(t, endpoint("/*", o.url))
+	r := start(t, driver, endpoint("/*", o.url))
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			c := dial(t, r.addr)
@@ -121,10 +123,12 @@ func TestRequestHead(t *testing.T) {
 	}
 }
 
-func TestReplaceHost(t *testing.T) {
+func TestReplaceHost(t *testing.T) { onEachDriver(t, testReplaceHost) }
+
+func testReplaceHost(t *testing.T, driver string) {
 	got := make(chan message, 1)
 	o := serve(t, answers(func(m message) string { got <- m; return ok }))
-	r := start(t, endpoint("/*", o.url), last(func(e *routetablev1.Endpoint) { e.ReplaceHost = true }))
+	r := start(t, driver, endpoint("/*", o.url), last(func(e *routetablev1.Endpoint) { e.ReplaceHost = true }))
 	dial(t, r.addr).send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").response()
 	m := receive(t, got)
 	if h := m.field("Host"); h != o.host {
@@ -137,7 +141,9 @@ func TestReplaceHost(t *testing.T) {
 
 // TestRFC9112_11_2_Smuggling: what is ambiguous is answered and closed, and never
 // reaches a backend, nor does what comes after it.
-func TestRFC9112_11_2_Smuggling(t *testing.T) {
+func TestRFC9112_11_2_Smuggling(t *testing.T) { onEachDriver(t, testSmuggling) }
+
+func testSmuggling(t *testing.T, driver string) {
 	const host = "Host: a.example\r\n"
 	tests := []struct {
 		name, send string
@@ -175,7 +181,7 @@ func TestRFC9112_11_2_Smuggling(t *testing.T) {
 		m, err := p.request()
 		t.Errorf("reached the backend: %q %v", m.head, err)
 	})
-	r := start(t, endpoint("/*", o.url))
+	r := start(t, driver, endpoint("/*", o.url))
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			// A second request follows and must not be answered.
@@ -193,10 +199,12 @@ func TestRFC9112_11_2_Smuggling(t *testing.T) {
 	}
 }
 
-func TestProxyAnswers(t *testing.T) {
+func TestProxyAnswers(t *testing.T) { onEachDriver(t, testProxyAnswers) }
+
+func testProxyAnswers(t *testing.T, driver string) {
 	o := serve(t, func(p *peer) { t.Error("reached the backend") })
 	page := "# metrics\n"
-	r := start(t,
+	r := start(t, driver,
 		endpoint("/get", o.url), last(func(e *routetablev1.Endpoint) { e.Methods = []string{"GET", "HEAD"} }),
 		endpoint("/drained", o.url), last(func(e *routetablev1.Endpoint) { e.Pool[0].Weight = 0 }),
 		endpoint("/dead", "http://"+dead(t)),

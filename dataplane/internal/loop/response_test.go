@@ -17,7 +17,9 @@ const date = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
 
 // TestResponse checks every byte of what the client gets for a response. An
 // origin that closes does so at once.
-func TestResponse(t *testing.T) {
+func TestResponse(t *testing.T) { onEachDriver(t, testResponse) }
+
+func testResponse(t *testing.T, driver string) {
 	const get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 	const get10 = "GET / HTTP/1.0\r\nHost: a\r\n\r\n"
 	const via = "Via: 1.1 reverseproxy\r\n"
@@ -112,7 +114,7 @@ func TestResponse(t *testing.T) {
 					}
 				}
 			})
-			r := start(t, endpoint("/*", o.url))
+			r := start(t, driver, endpoint("/*", o.url))
 			c := dial(t, r.addr).send(tt.send)
 			got := make([]byte, len(tt.want))
 			n, err := io.ReadFull(c.in, got)
@@ -131,9 +133,11 @@ func TestResponse(t *testing.T) {
 	}
 }
 
-func TestRFC9110_6_6_1_DateIsAdded(t *testing.T) {
+func TestRFC9110_6_6_1_DateIsAdded(t *testing.T) { onEachDriver(t, testDateIsAdded) }
+
+func testDateIsAdded(t *testing.T, driver string) {
 	o := serve(t, always("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
-	r := start(t, endpoint("/*", o.url))
+	r := start(t, driver, endpoint("/*", o.url))
 	m := dial(t, r.addr).send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response()
 	when, err := time.Parse("Mon, 02 Jan 2006 15:04:05 GMT", m.field("Date"))
 	if err != nil || time.Since(when).Abs() > time.Minute {
@@ -143,7 +147,9 @@ func TestRFC9110_6_6_1_DateIsAdded(t *testing.T) {
 
 // TestBackendFails: what the client gets when the backend breaks off or speaks
 // nonsense. A response that has begun must not look complete.
-func TestBackendFails(t *testing.T) {
+func TestBackendFails(t *testing.T) { onEachDriver(t, testBackendFails) }
+
+func testBackendFails(t *testing.T, driver string) {
 	const get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 	const get10 = "GET / HTTP/1.0\r\n\r\n"
 	tests := []struct {
@@ -186,7 +192,7 @@ func TestBackendFails(t *testing.T) {
 				}
 				_ = p.Close()
 			})
-			r := start(t, endpoint("/*", o.url))
+			r := start(t, driver, endpoint("/*", o.url))
 			c := dial(t, r.addr).send(tt.send)
 			if tt.cut == "" {
 				m := c.response()
@@ -214,7 +220,9 @@ func TestBackendFails(t *testing.T) {
 
 // TestNeverPooled: a connection with something after its response, or unasked,
 // gets no other request (RFC 9112 section 9.2).
-func TestRFC9112_9_2_NeverPooled(t *testing.T) {
+func TestRFC9112_9_2_NeverPooled(t *testing.T) { onEachDriver(t, testNeverPooled) }
+
+func testNeverPooled(t *testing.T, driver string) {
 	tests := map[string]string{
 		"bytes after the body":       ok + "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged",
 		"bytes after the last chunk": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
@@ -223,7 +231,7 @@ func TestRFC9112_9_2_NeverPooled(t *testing.T) {
 	for name, response := range tests {
 		t.Run(name, func(t *testing.T) {
 			o := serve(t, always(response))
-			r := start(t, endpoint("/*", o.url))
+			r := start(t, driver, endpoint("/*", o.url))
 			c := dial(t, r.addr)
 			for range 3 {
 				if m := c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response(); m.body == "forged" {
@@ -246,7 +254,7 @@ func TestRFC9112_9_2_NeverPooled(t *testing.T) {
 				gone <- struct{}{}
 			}
 		})
-		r := start(t, endpoint("/*", o.url))
+		r := start(t, driver, endpoint("/*", o.url))
 		c := dial(t, r.addr)
 		for range 3 {
 			if m := c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response(); m.body != "ok" {
@@ -262,6 +270,10 @@ func TestRFC9112_9_2_NeverPooled(t *testing.T) {
 // request that may be sent again (RFC 9112 section 9.3.1), and gets no other one
 // twice.
 func TestRFC9112_9_3_1_StaleConnection(t *testing.T) {
+	onEachDriver(t, testStaleConnection)
+}
+
+func testStaleConnection(t *testing.T, driver string) {
 	tests := []struct {
 		name, send string
 		want       int
@@ -287,7 +299,7 @@ func TestRFC9112_9_3_1_StaleConnection(t *testing.T) {
 					p.send(ok)
 				}
 			})
-			r := start(t, endpoint("/*", o.url))
+			r := start(t, driver, endpoint("/*", o.url))
 			c := dial(t, r.addr)
 			c.send("GET /first HTTP/1.1\r\nHost: a\r\n\r\n").response()
 			m := c.send(tt.send).response()
@@ -309,6 +321,10 @@ func TestRFC9112_9_3_1_StaleConnection(t *testing.T) {
 }
 
 func TestNotRetriedOnceTheResponseHasBegun(t *testing.T) {
+	onEachDriver(t, testNotRetriedOnceTheResponseHasBegun)
+}
+
+func testNotRetriedOnceTheResponseHasBegun(t *testing.T, driver string) {
 	o := serve(t, func(p *peer) {
 		for i := 0; ; i++ {
 			if _, err := p.request(); err != nil {
@@ -321,7 +337,7 @@ func TestNotRetriedOnceTheResponseHasBegun(t *testing.T) {
 			p.send(ok)
 		}
 	})
-	r := start(t, endpoint("/*", o.url))
+	r := start(t, driver, endpoint("/*", o.url))
 	c := dial(t, r.addr)
 	c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response()
 	if m := c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response(); !strings.Contains(m.line, "502") {
@@ -329,7 +345,9 @@ func TestNotRetriedOnceTheResponseHasBegun(t *testing.T) {
 	}
 }
 
-func TestTimeouts(t *testing.T) {
+func TestTimeouts(t *testing.T) { onEachDriver(t, testTimeouts) }
+
+func testTimeouts(t *testing.T, driver string) {
 	short := durationpb.New(100 * time.Millisecond)
 	hang := func(p *peer) { p.rest() }
 	tests := []struct {
@@ -378,7 +396,7 @@ func TestTimeouts(t *testing.T) {
 			if tt.limits != nil {
 				settings = append(settings, limits(tt.limits))
 			}
-			r := start(t, settings...)
+			r := start(t, driver, settings...)
 			all := once(t, r.addr, tt.send)
 			if !strings.HasPrefix(all, tt.want) || tt.none && all != "" {
 				t.Errorf("got %q, want %q", all, tt.want)
@@ -388,6 +406,10 @@ func TestTimeouts(t *testing.T) {
 }
 
 func TestRFC9110_10_1_1_ExpectContinue(t *testing.T) {
+	onEachDriver(t, testExpectContinue)
+}
+
+func testExpectContinue(t *testing.T, driver string) {
 	o := serve(t, func(p *peer) {
 		m, err := p.head()
 		if err != nil || m.field("Expect") != "100-continue" {
@@ -402,10 +424,10 @@ func TestRFC9110_10_1_1_ExpectContinue(t *testing.T) {
 		if m, err = p.framed(m); m.body != "abc" || err != nil {
 			t.Errorf("body %q: %v", m.body, err)
 		}
-		p.send(ok)
+		p.send(strings.Replace(ok, "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1))
 		p.rest()
 	})
-	r := start(t, endpoint("/*", o.url))
+	r := start(t, driver, endpoint("/*", o.url))
 	const request = "POST %s HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
 	t.Run("accepted", func(t *testing.T) {
 		c := dial(t, r.addr).send(fmt.Sprintf(request, "/yes"))

@@ -6,16 +6,21 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
+	"reverseproxy/dataplane/internal/loop/driver"
 	"reverseproxy/dataplane/internal/metrics"
+	"reverseproxy/dataplane/internal/proxy"
 	"reverseproxy/dataplane/internal/table"
 )
 
 // Options are what a Server needs.
 type Options struct {
+	// Driver is one of Drivers; empty: the first of them.
+	Driver string
 	// Threads is the number of event loops; 0: one per CPU that the process may
 	// use. Metrics needs as many shards.
 	Threads int
@@ -27,142 +32,110 @@ type Options struct {
 	Log         *slog.Logger
 }
 
+// Drivers are the names of the drivers that work on this system, the best first.
+func Drivers() []string {
+	names := make([]string, len(drivers))
+	for i, d := range drivers {
+		names[i] = d.name
+	}
+	return names
+}
+
+// Processors returns what GOMAXPROCS should be for a driver with that many
+// threads.
+func Processors(driver string, threads int) int {
+	for _, d := range drivers {
+		if d.name == driver {
+			return threads + d.spare
+		}
+	}
+	return threads
+}
+
+// choice is a driver that this system has.
+type choice struct {
+	name string
+	open func(driver.Config) (driver.Loops, error)
+	// spare is how many processors the Go scheduler should have beyond one per
+	// thread.
+	spare int
+}
+
 // Server forwards HTTP from its listeners to the backends of the live route
 // table. All methods may be called from several goroutines.
 type Server struct {
 	options Options
-	loops   []*eventLoop
-	started time.Time
+	loops   driver.Loops
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
-	// goroutines is all that the server has started but the accepting ones, which
-	// add to it; those are in accepting.
-	goroutines sync.WaitGroup
-	accepting  sync.WaitGroup
+	// background is the draining of listeners that are gone.
+	background sync.WaitGroup
 
-	connections atomic.Int64  // from clients
-	next        atomic.Uint64 // which loop gets the next connection
+	connections atomic.Int64 // from clients
 
 	mu        sync.Mutex
 	listeners map[*Listener]struct{}
 	closed    bool
 }
 
+// NewServer returns a server that listens nowhere yet. It fails when the driver is
+// unknown or the operating system does not give it what it needs.
+func NewServer(o Options) (*Server, error) {
+	if o.Threads <= 0 {
+		o.Threads = runtime.GOMAXPROCS(0)
+	}
+	i := 0
+	if o.Driver != "" {
+		i = slices.IndexFunc(drivers, func(c choice) bool { return c.name == o.Driver })
+	}
+	if i < 0 {
+		return nil, fmt.Errorf("driver %q is not one of: %s", o.Driver, strings.Join(Drivers(), ", "))
+	}
+	s := &Server{options: o, listeners: map[*Listener]struct{}{}}
+	var err error
+	s.loops, err = drivers[i].open(driver.Config{
+		Threads: o.Threads, NewEngine: s.newEngine, Admit: s.admit, Gone: s.gone, Log: o.Log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("driver %s: %w", drivers[i].name, err)
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s, nil
+}
+
+func (s *Server) newEngine(loop int, d proxy.Driver) *proxy.Engine {
+	return proxy.New(proxy.Config{
+		Driver: d, Live: s.options.Live, Metrics: s.options.Metrics, Shard: loop,
+		Page: s.options.MetricsPage, Log: s.options.Log,
+	})
+}
+
 // maxRefused is how many connections beyond the limit are answered 503 at the
 // same time. Those beyond that are closed without a word.
 const maxRefused = 256
 
-// NewServer returns a server that listens nowhere yet.
-func NewServer(o Options) *Server {
-	if o.Threads <= 0 {
-		o.Threads = runtime.GOMAXPROCS(0)
+// admit decides about a new connection, and counts it unless it is dropped.
+func (s *Server) admit(o *proxy.Origin) driver.Verdict {
+	limit := int64(0)
+	if t := s.options.Live.Load(); t != nil {
+		limit = int64(t.Limits.Connections)
 	}
-	s := &Server{options: o, started: time.Now(), listeners: map[*Listener]struct{}{}}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
-	for i := range o.Threads {
-		l := newEventLoop(s, i)
-		s.loops = append(s.loops, l)
-		s.goroutines.Go(func() { l.keepTime(s.ctx.Done()) })
+	verdict := driver.Accept
+	if n := s.connections.Load(); limit > 0 && n >= limit {
+		if n >= limit+maxRefused {
+			return driver.Drop
+		}
+		verdict = driver.Refuse
 	}
-	return s
+	s.connections.Add(1)
+	o.Connections.Add(1)
+	return verdict
 }
 
-// now is the time that engines and deadlines know: monotonic nanoseconds, from 1.
-func (s *Server) now() int64 { return int64(time.Since(s.started)) + 1 }
-
-// Drain ends the server without losing a request: it stops accepting as
-// Listener.Close does, makes each further response the last of its connection,
-// closes connections that are between two requests, and waits for what is in
-// progress. What is still there when ctx ends is cut off, and the error says how
-// much that was. The server is closed when Drain returns.
-//
-// Connections in use are told by their next response. Idle ones are closed when
-// they have been silent for a while, a few at a time over up to half of the time
-// that ctx leaves, so that their clients do not all come back at the same moment.
-func (s *Server) Drain(ctx context.Context) error {
-	s.mu.Lock()
-	all := make([]*Listener, 0, len(s.listeners))
-	for l := range s.listeners {
-		all = append(all, l)
-	}
-	s.mu.Unlock()
-	for _, l := range all {
-		l.stop(ctx)
-	}
-	s.drain(ctx, nil, drainStep)
-	left := s.connections.Load()
-	s.Close()
-	if left > 0 {
-		return fmt.Errorf("%d connections cut off: %w", left, context.Cause(ctx))
-	}
-	return nil
-}
-
-const (
-	// drainStep is how often idle connections are closed while draining, and
-	// drainPace how long draining takes per connection when there are few: without
-	// it, closing ten would take half of the drain time.
-	drainStep = 10 * time.Millisecond
-	drainPace = 5 * time.Millisecond
-	// quietTime is how long a connection must have been silent before draining
-	// closes it: a client that has just been answered, or has just connected, is
-	// about to send its next request, which would cross with the close and be
-	// lost. It gets a response that says Connection: close instead. Never more
-	// than a quarter of the drain time.
-	quietTime = time.Second
-)
-
-// drain closes the idle connections of a listener, or of all, some every step,
-// until there are no connections of it left or ctx ends.
-func (s *Server) drain(ctx context.Context, of *Listener, every time.Duration) {
-	count := &s.connections
-	if of != nil {
-		count = &of.connections
-	}
-	spread, quiet := time.Duration(count.Load())*drainPace, quietTime
-	if end, ok := ctx.Deadline(); ok {
-		spread, quiet = min(spread, time.Until(end)/2), min(quiet, time.Until(end)/4)
-	}
-	steps := max(int64(spread/every), 1)
-	each := int((count.Load() + steps - 1) / steps)
-
-	step := time.NewTicker(every)
-	defer step.Stop()
-	for count.Load() > 0 {
-		s.closeIdle(of, max(each, 1), quiet)
-		select {
-		case <-step.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// closeIdle closes up to n connections that have been between two requests for
-// the quiet time.
-func (s *Server) closeIdle(of *Listener, n int, quiet time.Duration) {
-	for _, l := range s.loops {
-		l.mu.Lock()
-		l.quiet = s.now() - int64(quiet)
-		// Chosen first: closing lets go of the mutex.
-		var chosen []*conn
-		for c := range l.conns {
-			if len(chosen) == n {
-				break
-			}
-			if c.listener != nil && (of == nil || c.listener == of) && c.AtRest(l.quiet) && !c.readable() {
-				chosen = append(chosen, c)
-			}
-		}
-		for _, c := range chosen {
-			if !c.closed {
-				l.tell(closeIdle, c, nil, nil)
-			}
-		}
-		n -= len(chosen)
-		l.mu.Unlock()
-	}
+func (s *Server) gone(o *proxy.Origin) {
+	s.connections.Add(-1)
+	o.Connections.Add(-1)
 }
 
 // Close ends the server at once, with everything that is in progress, and waits
@@ -170,31 +143,27 @@ func (s *Server) closeIdle(of *Listener, n int, quiet time.Duration) {
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.closed = true
-	for l := range s.listeners {
-		l.origin.Drain()
-		_ = l.socket.Close()
-	}
+	all := s.open()
 	s.mu.Unlock()
 	s.cancel()
-	s.accepting.Wait()
-	for _, l := range s.loops {
-		l.closeAll()
+	for _, l := range all {
+		l.abandon()
 	}
-	s.goroutines.Wait()
+	s.loops.Close()
+	s.background.Wait()
+}
+
+// open returns the listeners that are open. The caller holds mu.
+func (s *Server) open() []*Listener {
+	all := make([]*Listener, 0, len(s.listeners))
+	for l := range s.listeners {
+		all = append(all, l)
+	}
+	return all
 }
 
 // Panics returns how many connections were closed because of a panic.
-func (s *Server) Panics() (n uint64) {
-	for _, l := range s.loops {
-		n += l.panics.Load()
-	}
-	return n
-}
-
-func (s *Server) gone(l *Listener) {
-	s.connections.Add(-1)
-	l.connections.Add(-1)
-}
+func (s *Server) Panics() uint64 { return s.loops.Panics() }
 
 // errClosed is returned by Open after Close or Drain.
 var errClosed = errors.New("server closed")

@@ -50,10 +50,12 @@ func sum(t testing.TB, r *rig, name string, labels ...string) (total float64) {
 }
 
 // TestMetrics: each request counts once, where it belongs.
-func TestMetrics(t *testing.T) {
+func TestMetrics(t *testing.T) { onEachDriver(t, testMetrics) }
+
+func testMetrics(t *testing.T, driver string) {
 	o := serve(t, always(ok))
 	gone := "http://" + dead(t)
-	r := start(t, endpoint("/ok", o.url), endpoint("/gone", gone))
+	r := start(t, driver, endpoint("/ok", o.url), endpoint("/gone", gone))
 	c := dial(t, r.addr)
 	for _, send := range []string{
 		"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -102,7 +104,9 @@ func TestMetrics(t *testing.T) {
 }
 
 // TestRoundRobin: exact over all threads and connections, first request first.
-func TestRoundRobin(t *testing.T) {
+func TestRoundRobin(t *testing.T) { onEachDriver(t, testRoundRobin) }
+
+func testRoundRobin(t *testing.T, driver string) {
 	const clients, each = 20, 30
 	var counts [3]atomic.Int64
 	var urls []string
@@ -113,7 +117,7 @@ func TestRoundRobin(t *testing.T) {
 		}))
 		urls = append(urls, o.url)
 	}
-	r := start(t, endpoint("/*", urls...), options(func(o *loop.Options) { o.Threads = 4 }))
+	r := start(t, driver, endpoint("/*", urls...), options(func(o *loop.Options) { o.Threads = 4 }))
 	for i := range 6 {
 		if m := dial(t, r.addr).send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response(); m.body != fmt.Sprint(i%3) {
 			t.Errorf("request %d went to %s", i, m.body)
@@ -136,8 +140,10 @@ func TestRoundRobin(t *testing.T) {
 	}
 }
 
-func TestMaxConnections(t *testing.T) {
-	r := start(t, limits(func(l *routetablev1.Limits) { l.MaxConnections = 2 }))
+func TestMaxConnections(t *testing.T) { onEachDriver(t, testMaxConnections) }
+
+func testMaxConnections(t *testing.T, driver string) {
+	r := start(t, driver, limits(func(l *routetablev1.Limits) { l.MaxConnections = 2 }))
 	a, b := dial(t, r.addr), dial(t, r.addr)
 	for _, c := range []*peer{a, b} {
 		if m := c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response(); !strings.Contains(m.line, "404") {
@@ -162,7 +168,9 @@ func TestMaxConnections(t *testing.T) {
 
 // TestDrain: requests in progress end, idle connections are closed, new ones are
 // not accepted.
-func TestDrain(t *testing.T) {
+func TestDrain(t *testing.T) { onEachDriver(t, testDrain) }
+
+func testDrain(t *testing.T, driver string) {
 	inside, proceed := make(chan struct{}, 9), make(chan struct{})
 	release := sync.OnceFunc(func() { close(proceed) })
 	o := serve(t, answers(func(m message) string {
@@ -173,7 +181,7 @@ func TestDrain(t *testing.T) {
 		return ok
 	}))
 	t.Cleanup(release) // also when the test fails: the backend waits for it
-	r := start(t, endpoint("/*", o.url))
+	r := start(t, driver, endpoint("/*", o.url))
 	var idle []*peer
 	for range 5 {
 		c := dial(t, r.addr)
@@ -215,7 +223,9 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-func TestDrainCutsWhatIsTooSlow(t *testing.T) {
+func TestDrainCutsWhatIsTooSlow(t *testing.T) { onEachDriver(t, testDrainCutsWhatIsTooSlow) }
+
+func testDrainCutsWhatIsTooSlow(t *testing.T, driver string) {
 	inside := make(chan struct{})
 	o := serve(t, func(p *peer) {
 		if _, err := p.request(); err == nil {
@@ -223,7 +233,7 @@ func TestDrainCutsWhatIsTooSlow(t *testing.T) {
 			p.rest()
 		}
 	})
-	r := start(t, endpoint("/*", o.url))
+	r := start(t, driver, endpoint("/*", o.url))
 	c := dial(t, r.addr).send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	receive(t, inside)
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
@@ -236,7 +246,9 @@ func TestDrainCutsWhatIsTooSlow(t *testing.T) {
 
 // TestListenerClose: connections that the kernel has accepted are served, those
 // in progress end, others go on.
-func TestListenerClose(t *testing.T) {
+func TestListenerClose(t *testing.T) { onEachDriver(t, testListenerClose) }
+
+func testListenerClose(t *testing.T, driver string) {
 	inside, proceed := make(chan struct{}), make(chan struct{})
 	release := sync.OnceFunc(func() { close(proceed) })
 	o := serve(t, answers(func(m message) string {
@@ -247,7 +259,7 @@ func TestListenerClose(t *testing.T) {
 		return ok
 	}))
 	t.Cleanup(release) // also when the test fails: the backend waits for it
-	r := start(t, endpoint("/*", o.url))
+	r := start(t, driver, endpoint("/*", o.url))
 	second, err := r.Open("127.0.0.1", 0)
 	if err != nil {
 		t.Fatal(err)
@@ -283,8 +295,10 @@ func TestListenerClose(t *testing.T) {
 
 // TestListenerCloseServesTheQueue: a client whose connection the kernel has
 // accepted is served, even when accepting has hardly begun.
-func TestListenerCloseServesTheQueue(t *testing.T) {
-	r := start(t, endpoint("/*", serve(t, always(ok)).url))
+func TestListenerCloseServesTheQueue(t *testing.T) { onEachDriver(t, testListenerCloseServesTheQueue) }
+
+func testListenerCloseServesTheQueue(t *testing.T, driver string) {
+	r := start(t, driver, endpoint("/*", serve(t, always(ok)).url))
 	l, err := r.Open("127.0.0.1", 0)
 	if err != nil {
 		t.Fatal(err)
@@ -303,8 +317,10 @@ func TestListenerCloseServesTheQueue(t *testing.T) {
 	}
 }
 
-func TestListenerCloseWithoutServe(t *testing.T) {
-	r := start(t)
+func TestListenerCloseWithoutServe(t *testing.T) { onEachDriver(t, testListenerCloseWithoutServe) }
+
+func testListenerCloseWithoutServe(t *testing.T, driver string) {
+	r := start(t, driver)
 	l, err := r.Open("", 0)
 	if err != nil {
 		t.Fatal(err)
@@ -316,8 +332,10 @@ func TestListenerCloseWithoutServe(t *testing.T) {
 	l.Close()
 }
 
-func TestTwoListenersShareAPort(t *testing.T) {
-	r := start(t)
+func TestTwoListenersShareAPort(t *testing.T) { onEachDriver(t, testTwoListenersShareAPort) }
+
+func testTwoListenersShareAPort(t *testing.T, driver string) {
+	r := start(t, driver)
 	port := uint16(r.listener.Addr().(*net.TCPAddr).Port)
 	l, err := r.Open("127.0.0.1", port)
 	if err != nil {
@@ -334,8 +352,10 @@ func TestTwoListenersShareAPort(t *testing.T) {
 	}
 }
 
-func TestOpenAfterClose(t *testing.T) {
-	r := start(t)
+func TestOpenAfterClose(t *testing.T) { onEachDriver(t, testOpenAfterClose) }
+
+func testOpenAfterClose(t *testing.T, driver string) {
+	r := start(t, driver)
 	r.Close()
 	if _, err := r.Open("127.0.0.1", 0); err == nil {
 		t.Error("no error")
@@ -347,9 +367,11 @@ func TestOpenAfterClose(t *testing.T) {
 }
 
 // TestNewTableInForce: the next request sees it, on connections that exist.
-func TestNewTableInForce(t *testing.T) {
+func TestNewTableInForce(t *testing.T) { onEachDriver(t, testNewTableInForce) }
+
+func testNewTableInForce(t *testing.T, driver string) {
 	a, b := serve(t, always(strings.Replace(ok, "ok", "aa", 1))), serve(t, always(strings.Replace(ok, "\r\n\r\nok", "\r\n\r\nbb", 1)))
-	r := start(t, endpoint("/*", a.url))
+	r := start(t, driver, endpoint("/*", a.url))
 	c := dial(t, r.addr)
 	c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response()
 	r.apply(t, newTable(nil, endpoint("/*", b.url)))
@@ -359,9 +381,11 @@ func TestNewTableInForce(t *testing.T) {
 }
 
 // TestPanic: a mistake in the session costs the connection that it shows on.
-func TestPanic(t *testing.T) {
+func TestPanic(t *testing.T) { onEachDriver(t, testPanic) }
+
+func testPanic(t *testing.T, driver string) {
 	o := serve(t, always(ok))
-	r := start(t, endpoint("/*", o.url), endpoint("/broken", o.url), options(func(o *loop.Options) {
+	r := start(t, driver, endpoint("/*", o.url), endpoint("/broken", o.url), options(func(o *loop.Options) {
 		o.Threads = 1
 		o.Log = slog.New(slog.DiscardHandler)
 	}))
@@ -370,6 +394,7 @@ func TestPanic(t *testing.T) {
 			e.Pool = nil
 		}
 	}
+	r.live.Store(r.live.Load())
 	other := dial(t, r.addr)
 	other.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response()
 	dial(t, r.addr).send("GET /broken HTTP/1.1\r\nHost: a\r\n\r\n").ends()
@@ -384,13 +409,15 @@ func TestPanic(t *testing.T) {
 }
 
 // TestIdleBackendConnections are used again, and given up after their time.
-func TestIdleBackendConnections(t *testing.T) {
+func TestIdleBackendConnections(t *testing.T) { onEachDriver(t, testIdleBackendConnections) }
+
+func testIdleBackendConnections(t *testing.T, driver string) {
 	left := make(chan struct{}, 9)
 	o := serve(t, func(p *peer) {
 		always(ok)(p)
 		left <- struct{}{}
 	})
-	r := start(t, endpoint("/*", o.url), options(func(o *loop.Options) { o.Threads = 1 }), last(func(e *routetablev1.Endpoint) {
+	r := start(t, driver, endpoint("/*", o.url), options(func(o *loop.Options) { o.Threads = 1 }), last(func(e *routetablev1.Endpoint) {
 		e.Timeouts.Idle = durationpb.New(300 * time.Millisecond)
 	}))
 	for range 5 {
@@ -408,6 +435,12 @@ func TestIdleBackendConnections(t *testing.T) {
 // BenchmarkThroughput measures requests over loopback, client and backend in the
 // same process.
 func BenchmarkThroughput(b *testing.B) {
+	for _, driver := range loop.Drivers() {
+		b.Run(driver, func(b *testing.B) { benchmarkThroughput(b, driver) })
+	}
+}
+
+func benchmarkThroughput(b *testing.B, driver string) {
 	for _, size := range []int{1 << 10, 1 << 20} {
 		b.Run(fmt.Sprintf("%dKB", size>>10), func(b *testing.B) {
 			response := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", size, body(size))
@@ -427,7 +460,7 @@ func BenchmarkThroughput(b *testing.B) {
 					}
 				}
 			})
-			r := start(b, endpoint("/*", o.url))
+			r := start(b, driver, endpoint("/*", o.url))
 			b.SetBytes(int64(size))
 			b.ReportAllocs()
 			b.SetParallelism(16)

@@ -16,11 +16,13 @@ import (
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
-func TestRFC9112_9_3_2_Pipelining(t *testing.T) {
+func TestRFC9112_9_3_2_Pipelining(t *testing.T) { onEachDriver(t, testPipelining) }
+
+func testPipelining(t *testing.T, driver string) {
 	o := serve(t, answers(func(m message) string {
 		return fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s%s", len(m.line)+len(m.body), m.line, m.body)
 	}))
-	r := start(t, endpoint("/p/*", o.url))
+	r := start(t, driver, endpoint("/p/*", o.url))
 	var all strings.Builder
 	var want []string
 	for i := range 200 {
@@ -50,7 +52,9 @@ func TestRFC9112_9_3_2_Pipelining(t *testing.T) {
 
 // TestHalfClose: a client that has sent its requests and says that nothing more
 // follows still gets its answers (RFC 9112 section 9.6).
-func TestRFC9112_9_6_HalfClose(t *testing.T) {
+func TestRFC9112_9_6_HalfClose(t *testing.T) { onEachDriver(t, testHalfClose) }
+
+func testHalfClose(t *testing.T, driver string) {
 	closed := make(chan struct{})
 	release := sync.OnceFunc(func() { close(closed) })
 	o := serve(t, answers(func(m message) string {
@@ -58,7 +62,7 @@ func TestRFC9112_9_6_HalfClose(t *testing.T) {
 		return ok
 	}))
 	t.Cleanup(release) // also when the test fails: the backend waits for it
-	r := start(t, endpoint("/*", o.url))
+	r := start(t, driver, endpoint("/*", o.url))
 	c := dial(t, r.addr)
 	c.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
 	if err := c.CloseWrite(); err != nil {
@@ -75,7 +79,9 @@ func TestRFC9112_9_6_HalfClose(t *testing.T) {
 
 // TestStreaming: what is sent is seen at once at the other end, in both
 // directions at the same time.
-func TestStreaming(t *testing.T) {
+func TestStreaming(t *testing.T) { onEachDriver(t, testStreaming) }
+
+func testStreaming(t *testing.T, driver string) {
 	o := serve(t, func(p *peer) {
 		if _, err := p.head(); err != nil {
 			return
@@ -94,7 +100,7 @@ func TestStreaming(t *testing.T) {
 			}
 		}
 	})
-	r := start(t, endpoint("/*", o.url))
+	r := start(t, driver, endpoint("/*", o.url))
 	c := dial(t, r.addr).send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
 	if _, err := c.head(); err != nil {
 		t.Fatal(err)
@@ -114,7 +120,9 @@ func TestStreaming(t *testing.T) {
 
 // TestEarlyResponse: a final response while the client is still sending reaches
 // the client whole, whatever it goes on sending (RFC 9112 section 9.6).
-func TestRFC9112_9_6_EarlyResponse(t *testing.T) {
+func TestRFC9112_9_6_EarlyResponse(t *testing.T) { onEachDriver(t, testEarlyResponse) }
+
+func testEarlyResponse(t *testing.T, driver string) {
 	const size = 8 << 20
 	t.Run("of a backend", func(t *testing.T) {
 		o := serve(t, func(p *peer) {
@@ -123,7 +131,7 @@ func TestRFC9112_9_6_EarlyResponse(t *testing.T) {
 				p.rest()
 			}
 		})
-		r := start(t, endpoint("/*", o.url))
+		r := start(t, driver, endpoint("/*", o.url))
 		earlyResponse(t, r, size, "HTTP/1.1 413 Content Too Large", "big")
 	})
 	t.Run("of a backend that closes", func(t *testing.T) {
@@ -132,7 +140,7 @@ func TestRFC9112_9_6_EarlyResponse(t *testing.T) {
 				p.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig")
 			}
 		})
-		r := start(t, endpoint("/*", o.url))
+		r := start(t, driver, endpoint("/*", o.url))
 		// The backend's reset may overtake its response; that is between the
 		// two. It must be one of the two answers, whole.
 		c := dial(t, r.addr)
@@ -142,7 +150,7 @@ func TestRFC9112_9_6_EarlyResponse(t *testing.T) {
 		}
 	})
 	t.Run("of the proxy", func(t *testing.T) {
-		r := start(t)
+		r := start(t, driver)
 		earlyResponse(t, r, size, "HTTP/1.1 404 Not Found", "There is nothing here.\n")
 	})
 }
@@ -168,7 +176,9 @@ func earlyResponse(t *testing.T, r *rig, size int, line, want string) {
 }
 
 // TestClientLeaves: the backend is not left working for nobody.
-func TestClientLeaves(t *testing.T) {
+func TestClientLeaves(t *testing.T) { onEachDriver(t, testClientLeaves) }
+
+func testClientLeaves(t *testing.T, driver string) {
 	for _, name := range []string{"in the request", "before the response", "in the response"} {
 		t.Run(name, func(t *testing.T) {
 			at, gone := make(chan struct{}), make(chan struct{})
@@ -183,7 +193,7 @@ func TestClientLeaves(t *testing.T) {
 				p.rest()
 				close(gone)
 			})
-			r := start(t, endpoint("/*", o.url))
+			r := start(t, driver, endpoint("/*", o.url))
 			c := dial(t, r.addr)
 			if name == "in the request" {
 				c.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab")
@@ -210,7 +220,9 @@ func TestClientLeaves(t *testing.T) {
 	}
 }
 
-func TestRFC9110_7_8_Upgrade(t *testing.T) {
+func TestRFC9110_7_8_Upgrade(t *testing.T) { onEachDriver(t, testUpgrade) }
+
+func testUpgrade(t *testing.T, driver string) {
 	echo := func(p *peer) {
 		m, err := p.request()
 		if err != nil {
@@ -234,7 +246,7 @@ func TestRFC9110_7_8_Upgrade(t *testing.T) {
 		}
 	}
 	t.Run("both ways, with half-close", func(t *testing.T) {
-		r := start(t, endpoint("/*", serve(t, echo).url))
+		r := start(t, driver, endpoint("/*", serve(t, echo).url))
 		c := dial(t, r.addr).send(request + "early")
 		m := c.response()
 		if m.line != "HTTP/1.1 101 Switching Protocols" || m.field("Upgrade") != "websocket" ||
@@ -254,7 +266,7 @@ func TestRFC9110_7_8_Upgrade(t *testing.T) {
 		})
 	})
 	t.Run("large, against a slow reader", func(t *testing.T) {
-		r := start(t, endpoint("/*", serve(t, echo).url))
+		r := start(t, driver, endpoint("/*", serve(t, echo).url))
 		c := dial(t, r.addr).send(request)
 		c.response()
 		expect(t, c, "hello")
@@ -268,7 +280,7 @@ func TestRFC9110_7_8_Upgrade(t *testing.T) {
 	})
 	t.Run("reset", func(t *testing.T) {
 		gone := make(chan bool, 1)
-		r := start(t, endpoint("/*", serve(t, func(p *peer) {
+		r := start(t, driver, endpoint("/*", serve(t, func(p *peer) {
 			if _, err := p.request(); err == nil {
 				p.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
 				_, clean := p.rest()
@@ -284,7 +296,7 @@ func TestRFC9110_7_8_Upgrade(t *testing.T) {
 		}
 	})
 	t.Run("idle", func(t *testing.T) {
-		r := start(t, endpoint("/*", serve(t, echo).url), last(func(e *routetablev1.Endpoint) {
+		r := start(t, driver, endpoint("/*", serve(t, echo).url), last(func(e *routetablev1.Endpoint) {
 			e.Timeouts.Idle = durationpb.New(100 * time.Millisecond)
 		}))
 		c := dial(t, r.addr).send(request)
@@ -293,7 +305,7 @@ func TestRFC9110_7_8_Upgrade(t *testing.T) {
 		c.ends()
 	})
 	t.Run("refused by the backend", func(t *testing.T) {
-		r := start(t, endpoint("/*", serve(t, always(ok)).url))
+		r := start(t, driver, endpoint("/*", serve(t, always(ok)).url))
 		c := dial(t, r.addr).send(request + "GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
 		for range 2 {
 			if m := c.response(); m.body != "ok" {
@@ -304,13 +316,15 @@ func TestRFC9110_7_8_Upgrade(t *testing.T) {
 }
 
 // TestLargeBodies: bodies much larger than any buffer pass unchanged both ways.
-func TestLargeBodies(t *testing.T) {
+func TestLargeBodies(t *testing.T) { onEachDriver(t, testLargeBodies) }
+
+func testLargeBodies(t *testing.T, driver string) {
 	const size = 6 << 20
 	data := body(size)
 	o := serve(t, answers(func(m message) string {
 		return fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(m.body), m.body)
 	}))
-	r := start(t, endpoint("/*", o.url))
+	r := start(t, driver, endpoint("/*", o.url))
 	c := dial(t, r.addr)
 	for range 3 {
 		go sendBody(c, size)
@@ -322,7 +336,9 @@ func TestLargeBodies(t *testing.T) {
 
 // TestSlowReader: a client that does not read a large response stops the backend
 // from sending, and holds no more memory than documented.
-func TestSlowReader(t *testing.T) {
+func TestSlowReader(t *testing.T) { onEachDriver(t, testSlowReader) }
+
+func testSlowReader(t *testing.T, driver string) {
 	const clients, size = 8, 64 << 20
 	var sent atomic.Int64
 	o := serve(t, func(p *peer) {
@@ -338,7 +354,7 @@ func TestSlowReader(t *testing.T) {
 			}
 		}
 	})
-	r := start(t, endpoint("/*", o.url))
+	r := start(t, driver, endpoint("/*", o.url))
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)

@@ -15,7 +15,11 @@ import (
 // TestClosingASharedListenerLosesNoConnection: a client whose connection was being
 // made when one of the listeners of a port closed is served all the same.
 func TestClosingASharedListenerLosesNoConnection(t *testing.T) {
-	r := start(t, endpoint("/*", serve(t, always(ok)).url))
+	onEachDriver(t, testClosingASharedListenerLosesNoConnection)
+}
+
+func testClosingASharedListenerLosesNoConnection(t *testing.T, driver string) {
+	r := start(t, driver, endpoint("/*", serve(t, always(ok)).url))
 	_, text, _ := net.SplitHostPort(r.addr)
 	port, _ := strconv.Atoi(text)
 	var stop atomic.Bool

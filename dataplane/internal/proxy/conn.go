@@ -53,7 +53,12 @@ const (
 
 // Origin is where client connections come from: a listener. Its connections are
 // told to close once it is draining. Any goroutine may use it.
-type Origin struct{ draining atomic.Bool }
+type Origin struct {
+	draining atomic.Bool
+	// Connections counts those that are open; whoever accepts and closes them
+	// keeps it.
+	Connections atomic.Int64
+}
 
 // Drain makes every further response on connections of this origin the last one.
 func (o *Origin) Drain() { o.draining.Store(true) }

@@ -1,6 +1,6 @@
 //go:build unix
 
-package loop
+package portable
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"reverseproxy/dataplane/internal/loop/wheel"
 	"reverseproxy/dataplane/internal/proxy"
 )
 
@@ -21,10 +22,10 @@ import (
 type conn struct {
 	proxy.Conn
 
-	loop     *eventLoop
-	listener *Listener // of a client connection
-	remote   string
-	cancel   context.CancelFunc // of the dial
+	loop   *eventLoop
+	origin *proxy.Origin // of a client connection
+	remote string
+	cancel context.CancelFunc // of the dial
 
 	// sock and raw are set before there is a reader and not changed. sock is nil
 	// while dialling.
@@ -32,7 +33,7 @@ type conn struct {
 	raw  syscall.RawConn
 
 	// Guarded by loop.mu.
-	timer      timer
+	timer      wheel.Timer[conn]
 	out        []byte // to be written
 	marked     bool   // is in loop.pending
 	busy       bool   // one goroutine writes
@@ -80,7 +81,7 @@ var (
 func newConn(l *eventLoop) *conn {
 	c := &conn{loop: l, wakeup: make(chan struct{}, 1)}
 	c.Conn.Handle = c
-	c.timer.conn = c
+	c.timer.Owner = c
 	c.onRead, c.onWrite = c.readOnce, c.writeOnce
 	return c
 }
@@ -105,10 +106,10 @@ func (c *conn) close(reset bool) {
 	c.closed, c.reset = true, reset
 	c.out = nil
 	delete(l.conns, c)
-	if c.listener != nil {
-		l.server.gone(c.listener)
+	if c.origin != nil {
+		l.server.Gone(c.origin)
 	}
-	l.wheel.drop(&c.timer)
+	l.wheel.Drop(&c.timer)
 	if c.cancel != nil {
 		c.cancel()
 	}
@@ -325,4 +326,17 @@ func (c *conn) dial(ctx context.Context, addr string) bool {
 func isTimeout(err error) bool {
 	var t interface{ Timeout() bool }
 	return errors.As(err, &t) && t.Timeout()
+}
+
+// readable reports whether bytes, or the end, of the connection have come that
+// the engine has not seen yet. loop.mu must be held. The socket is looked at
+// first: what has left it since is in the reader's hand.
+func (c *conn) readable() bool {
+	waiting := false
+	_ = c.raw.Control(func(fd uintptr) {
+		var b [1]byte
+		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		waiting = err == nil
+	})
+	return waiting || c.inHand.Load()
 }

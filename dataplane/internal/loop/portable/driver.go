@@ -1,4 +1,6 @@
-package loop
+//go:build unix
+
+package portable
 
 import (
 	"context"
@@ -7,14 +9,14 @@ import (
 	"reverseproxy/dataplane/internal/proxy"
 )
 
-// driver is an eventLoop as its engine sees it. All methods are called with the
+// driverOf is an eventLoop as its engine sees it. All methods are called with the
 // loop's mutex held.
-type driver eventLoop
+type driverOf eventLoop
 
-func (d *driver) loop() *eventLoop { return (*eventLoop)(d) }
+func (d *driverOf) loop() *eventLoop { return (*eventLoop)(d) }
 
 // Send implements proxy.Driver.
-func (d *driver) Send(pc *proxy.Conn, p []byte) {
+func (d *driverOf) Send(pc *proxy.Conn, p []byte) {
 	c := pc.Handle.(*conn)
 	if c.closed || c.broken || c.shut {
 		return
@@ -27,13 +29,13 @@ func (d *driver) Send(pc *proxy.Conn, p []byte) {
 }
 
 // Queued implements proxy.Driver.
-func (d *driver) Queued(pc *proxy.Conn) int {
+func (d *driverOf) Queued(pc *proxy.Conn) int {
 	c := pc.Handle.(*conn)
 	return len(c.out) + int(c.unsent.Load())
 }
 
 // Dial implements proxy.Driver.
-func (d *driver) Dial(addr string, timeout time.Duration) *proxy.Conn {
+func (d *driverOf) Dial(addr string, timeout time.Duration) *proxy.Conn {
 	l := d.loop()
 	c := newConn(l)
 	ctx, cancel := context.WithTimeout(l.server.ctx, timeout)
@@ -44,40 +46,40 @@ func (d *driver) Dial(addr string, timeout time.Duration) *proxy.Conn {
 }
 
 // CloseWrite implements proxy.Driver.
-func (d *driver) CloseWrite(pc *proxy.Conn) {
+func (d *driverOf) CloseWrite(pc *proxy.Conn) {
 	c := pc.Handle.(*conn)
 	c.shut = true
 	d.loop().mark(c)
 }
 
 // Close implements proxy.Driver.
-func (d *driver) Close(pc *proxy.Conn) { pc.Handle.(*conn).close(false) }
+func (d *driverOf) Close(pc *proxy.Conn) { pc.Handle.(*conn).close(false) }
 
 // Abort implements proxy.Driver.
-func (d *driver) Abort(pc *proxy.Conn) { pc.Handle.(*conn).close(true) }
+func (d *driverOf) Abort(pc *proxy.Conn) { pc.Handle.(*conn).close(true) }
 
 // Pause implements proxy.Driver.
-func (d *driver) Pause(pc *proxy.Conn) { pc.Handle.(*conn).paused.Store(true) }
+func (d *driverOf) Pause(pc *proxy.Conn) { pc.Handle.(*conn).paused.Store(true) }
 
 // Resume implements proxy.Driver.
-func (d *driver) Resume(pc *proxy.Conn) {
+func (d *driverOf) Resume(pc *proxy.Conn) {
 	c := pc.Handle.(*conn)
 	c.paused.Store(false)
 	c.wakeReader()
 }
 
 // After implements proxy.Driver.
-func (d *driver) After(pc *proxy.Conn, deadline int64) {
+func (d *driverOf) After(pc *proxy.Conn, deadline int64) {
 	c := pc.Handle.(*conn)
 	if c.closed {
 		return
 	}
-	sleeping := d.wheel.n == 0
+	sleeping, now := d.wheel.Empty(), int64(0)
 	if sleeping {
-		d.wheel.start(d.server.now())
+		now = d.server.now()
 	}
-	d.wheel.set(&c.timer, deadline)
-	if sleeping && d.wheel.n > 0 {
+	d.wheel.Set(&c.timer, deadline, now)
+	if sleeping && !d.wheel.Empty() {
 		select {
 		case d.wake <- struct{}{}:
 		default:
@@ -86,7 +88,7 @@ func (d *driver) After(pc *proxy.Conn, deadline int64) {
 }
 
 // Go implements proxy.Driver.
-func (d *driver) Go(work, done func()) {
+func (d *driverOf) Go(work, done func()) {
 	l := d.loop()
 	l.server.goroutines.Go(func() {
 		l.guard(work)

@@ -1,17 +1,13 @@
-package loop
+package socket
 
-import (
-	"net"
+import "golang.org/x/sys/unix"
 
-	"golang.org/x/sys/unix"
-)
-
-// ignoreSYN makes a listening socket drop requests for connections, while the
+// IgnoreSYN makes a listening socket drop requests for connections, while the
 // handshakes that have begun are completed. Reports whether it could.
 //
 // The filter sees a segment from its TCP header on and keeps everything but a SYN
 // without ACK. Connections inherit it, on which there is no such segment.
-func ignoreSYN(l *net.TCPListener) bool {
+func IgnoreSYN(fd int) bool {
 	const flags, syn, ack = 13, 0x02, 0x10
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: flags},
@@ -20,14 +16,6 @@ func ignoreSYN(l *net.TCPListener) bool {
 		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
 		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
 	}
-	raw, err := l.SyscallConn()
-	if err != nil {
-		return false
-	}
-	done := false
-	err = raw.Control(func(fd uintptr) {
-		program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-		done = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program) == nil
-	})
-	return done && err == nil
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program) == nil
 }

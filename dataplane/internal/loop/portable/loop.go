@@ -1,4 +1,6 @@
-package loop
+//go:build unix
+
+package portable
 
 import (
 	"fmt"
@@ -8,20 +10,21 @@ import (
 	"sync/atomic"
 	"time"
 
+	"reverseproxy/dataplane/internal/loop/wheel"
 	"reverseproxy/dataplane/internal/proxy"
 )
 
 // eventLoop is one Engine with its connections. In this driver it is not a
 // thread but a mutex: whoever has something to tell the engine takes it.
 type eventLoop struct {
-	server *Server
+	server *loops
 	log    *slog.Logger
 	panics atomic.Uint64
 
 	mu sync.Mutex
 	// The rest is guarded by mu.
 	engine  *proxy.Engine
-	wheel   wheel
+	wheel   wheel.Wheel[conn]
 	conns   map[*conn]struct{} // all that are not closed
 	pending []*conn            // with something to be done outside the mutex
 	free    [][]byte
@@ -39,15 +42,12 @@ const (
 	maxFree     = 256
 )
 
-func newEventLoop(s *Server, shard int) *eventLoop {
+func newEventLoop(s *loops, index int) *eventLoop {
 	l := &eventLoop{
-		server: s, log: s.options.Log, conns: map[*conn]struct{}{}, wake: make(chan struct{}, 1),
+		server: s, log: s.Log, conns: map[*conn]struct{}{}, wake: make(chan struct{}, 1),
 	}
-	l.wheel.init(s.now())
-	l.engine = proxy.New(proxy.Config{
-		Driver: (*driver)(l), Live: s.options.Live, Metrics: s.options.Metrics, Shard: shard,
-		Page: s.options.MetricsPage, Log: s.options.Log,
-	})
+	l.wheel.Init(s.now())
+	l.engine = s.NewEngine(index, (*driverOf)(l))
 	return l
 }
 
@@ -81,9 +81,9 @@ func (l *eventLoop) call(ev event, c *conn, p []byte, err error) {
 	e.SetNow(l.server.now())
 	switch ev {
 	case accepted:
-		e.Accept(&c.Conn, c.remote, &c.listener.origin)
+		e.Accept(&c.Conn, c.remote, c.origin)
 	case refused:
-		e.Refuse(&c.Conn, c.remote, &c.listener.origin)
+		e.Refuse(&c.Conn, c.remote, c.origin)
 	case received:
 		e.Data(&c.Conn, p)
 	case ended:
@@ -213,7 +213,7 @@ func (l *eventLoop) putOut(b []byte) {
 
 // keepTime tells the engine about deadlines until stop is closed.
 func (l *eventLoop) keepTime(stop <-chan struct{}) {
-	clock := time.NewTimer(tick)
+	clock := time.NewTimer(wheel.Tick)
 	defer clock.Stop()
 	looked := l.server.now()
 	for {
@@ -223,14 +223,14 @@ func (l *eventLoop) keepTime(stop <-chan struct{}) {
 			return
 		}
 		l.mu.Lock()
-		for c := l.wheel.expired(l.server.now()); c != nil; c = l.wheel.expired(l.server.now()) {
+		for c := l.wheel.Expired(l.server.now()); c != nil; c = l.wheel.Expired(l.server.now()) {
 			l.tell(timedOut, c, nil, nil)
 		}
 		if now := l.server.now(); now-looked >= int64(lookTime) {
 			looked = now
 			l.findResets()
 		}
-		asleep := l.wheel.n == 0
+		asleep := l.wheel.Empty()
 		l.mu.Unlock()
 		if asleep {
 			select {
@@ -239,7 +239,7 @@ func (l *eventLoop) keepTime(stop <-chan struct{}) {
 				return
 			}
 		}
-		clock.Reset(tick)
+		clock.Reset(wheel.Tick)
 	}
 }
 
@@ -253,7 +253,7 @@ const lookTime = time.Second
 func (l *eventLoop) findResets() {
 	var broken []*conn // chosen first: telling lets go of the mutex
 	for c := range l.conns {
-		if c.listener != nil && c.parked && c.failed() {
+		if c.origin != nil && c.parked && c.failed() {
 			broken = append(broken, c)
 		}
 	}
@@ -277,4 +277,28 @@ func (l *eventLoop) closeAll() {
 		}
 	}
 	l.settle()
+}
+
+// closeIdle closes up to n connections from of, or all, that have been between two
+// requests for the time quiet.
+func (l *eventLoop) closeIdle(of *proxy.Origin, n int, quiet time.Duration) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.quiet = l.server.now() - int64(quiet)
+	// Chosen first: closing lets go of the mutex.
+	var chosen []*conn
+	for c := range l.conns {
+		if len(chosen) == n {
+			break
+		}
+		if c.origin != nil && (of == nil || c.origin == of) && c.AtRest(l.quiet) && !c.readable() {
+			chosen = append(chosen, c)
+		}
+	}
+	for _, c := range chosen {
+		if !c.closed {
+			l.tell(closeIdle, c, nil, nil)
+		}
+	}
+	return len(chosen)
 }

@@ -1,0 +1,5 @@
+package loop
+
+import "reverseproxy/dataplane/internal/loop/portable"
+
+var drivers = []choice{{"portable", portable.New, 0}}
