@@ -1,0 +1,89 @@
+//go:build linux
+
+package epoll
+
+import (
+	"context"
+	"errors"
+	"syscall"
+
+	"reverseproxy/dataplane/internal/loop/wheel"
+	"reverseproxy/dataplane/internal/proxy"
+)
+
+// conn is a connection of this driver. It belongs to one loop.
+type conn struct {
+	proxy.Conn
+	timer  wheel.Timer[conn]
+	origin *proxy.Origin // of a client connection
+
+	fd         int32 // -1: none yet
+	generation uint32
+
+	out  []byte // out[sent:] is to be sent; nil when there is nothing
+	sent int
+
+	cancel context.CancelFunc // of a dial by name
+
+	broken syscall.Errno // why it cannot be written to
+	failed syscall.Errno // why it cannot be dialled
+
+	connecting bool
+	paused     bool // the engine does not want to be told
+	unread     bool // there may be something to receive
+	ending     bool // the peer has announced its end: it must be read up to there
+	ended      bool // and that has been told
+	shut       bool // FIN follows what is queued
+	listed     bool // is in eventLoop.again
+	closed     bool
+}
+
+var errReset = errors.New("reset while nobody was reading")
+
+// newConn returns a connection that has a file descriptor, or -1.
+func (l *eventLoop) newConn(fd int32) *conn {
+	var c *conn
+	if n := len(l.spare); n > 0 {
+		c = l.spare[n-1]
+		l.spare = l.spare[:n-1]
+	} else {
+		c = new(conn)
+	}
+	if l.generation++; l.generation == 0 {
+		l.generation = 1
+	}
+	c.generation, c.Handle, c.timer.Owner = l.generation, c, c
+	c.fd = -1
+	if fd >= 0 {
+		l.own(c, fd)
+	}
+	return c
+}
+
+// own gives c its file descriptor.
+func (l *eventLoop) own(c *conn, fd int32) {
+	c.fd = fd
+	for int(fd) >= len(l.conns) {
+		l.conns = append(l.conns, nil)
+	}
+	l.conns[fd] = c
+}
+
+// recycle makes closed connections ready to be used again.
+func (l *eventLoop) recycle() {
+	if len(l.closed) == 0 {
+		return
+	}
+	waiting := l.closed[:0]
+	for _, c := range l.closed {
+		switch {
+		case c.listed:
+			waiting = append(waiting, c)
+		case len(l.spare) < maxConns:
+			*c = conn{}
+			l.spare = append(l.spare, c)
+		}
+	}
+	clear(l.closed[len(waiting):])
+	l.closed = waiting
+}

@@ -1,0 +1,132 @@
+//go:build linux
+
+package epoll
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"reverseproxy/dataplane/internal/proxy"
+)
+
+// driverOf is an eventLoop as its engine sees it.
+type driverOf eventLoop
+
+func (d *driverOf) loop() *eventLoop { return (*eventLoop)(d) }
+
+// Send implements proxy.Driver.
+func (d *driverOf) Send(pc *proxy.Conn, p []byte) {
+	c := pc.Handle.(*conn)
+	if c.closed || c.broken != 0 || c.shut {
+		return
+	}
+	if len(c.out) == 0 && !c.connecting {
+		n, errno := send(c.fd, p)
+		switch {
+		case errno == syscall.EAGAIN:
+		case errno != 0:
+			d.loop().broke(c, errno)
+			return
+		case n == len(p):
+			return
+		default:
+			p = p[n:]
+		}
+	}
+	if len(p) == 0 {
+		return
+	}
+	if c.out == nil {
+		c.out = d.loop().outBuffer()
+	}
+	c.out = append(c.out, p...)
+}
+
+// Queued implements proxy.Driver.
+func (d *driverOf) Queued(pc *proxy.Conn) int {
+	c := pc.Handle.(*conn)
+	return len(c.out) - c.sent
+}
+
+// CloseWrite implements proxy.Driver.
+func (d *driverOf) CloseWrite(pc *proxy.Conn) {
+	c := pc.Handle.(*conn)
+	if c.closed || c.shut {
+		return
+	}
+	c.shut = true
+	if len(c.out) == 0 && !c.connecting {
+		shutdownWrite(c.fd)
+	}
+}
+
+// Close implements proxy.Driver.
+func (d *driverOf) Close(pc *proxy.Conn) { d.close(pc.Handle.(*conn)) }
+
+// Abort implements proxy.Driver.
+func (d *driverOf) Abort(pc *proxy.Conn) {
+	c := pc.Handle.(*conn)
+	if !c.closed && c.fd >= 0 {
+		_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
+	d.close(c)
+}
+
+// close closes c. Its conn is used again when nothing can name it any more.
+func (d *driverOf) close(c *conn) {
+	if c.closed {
+		return
+	}
+	l := d.loop()
+	c.closed = true
+	l.wheel.Drop(&c.timer)
+	l.dropOut(c)
+	if c.cancel != nil {
+		c.cancel()
+	}
+	if c.fd >= 0 {
+		l.conns[c.fd] = nil
+		closeFD(c.fd)
+	}
+	if c.origin != nil {
+		l.clients--
+		l.load.Add(-1)
+		l.loops.Gone(c.origin)
+	}
+	l.closed = append(l.closed, c)
+}
+
+// Pause implements proxy.Driver.
+func (d *driverOf) Pause(pc *proxy.Conn) { pc.Handle.(*conn).paused = true }
+
+// Resume implements proxy.Driver.
+func (d *driverOf) Resume(pc *proxy.Conn) {
+	c := pc.Handle.(*conn)
+	c.paused = false
+	if c.unread || c.broken != 0 {
+		d.loop().look(c)
+	}
+}
+
+// After implements proxy.Driver.
+func (d *driverOf) After(pc *proxy.Conn, deadline int64) {
+	c := pc.Handle.(*conn)
+	if !c.closed {
+		d.wheel.Set(&c.timer, deadline, d.now)
+	}
+}
+
+// Go implements proxy.Driver.
+func (d *driverOf) Go(work, done func()) {
+	l := d.loop()
+	l.loops.goroutines.Go(func() {
+		defer l.post(done)
+		defer func() {
+			if r := recover(); r != nil {
+				l.panicked(r)
+			}
+		}()
+		work()
+	})
+}

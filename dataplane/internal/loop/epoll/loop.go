@@ -1,0 +1,420 @@
+//go:build linux
+
+package epoll
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"reverseproxy/dataplane/internal/loop/wheel"
+	"reverseproxy/dataplane/internal/proxy"
+)
+
+const (
+	// batch is how many events one wait may return.
+	batch = 256
+	// manyEvents in one batch show that there is so much to do that a raw wait is
+	// short; rawWait is how long one may take, in milliseconds.
+	manyEvents = 3
+	rawWait    = 2
+	// clockEvents is after how many events the clock is read again.
+	clockEvents = 64
+	// rounds is how often a connection whose buffer is full is read in one turn.
+	rounds = 8
+
+	outBytes    = 4 << 10   // of a new output buffer
+	maxOutBytes = 256 << 10 // larger ones are left to the garbage collector
+	maxFree     = 64        // of buffers kept for reuse
+	maxConns    = 1024      // of closed connections kept for reuse
+)
+
+// eventLoop is one thread with its engine and connections. Only what is said to be
+// for others is touched by other goroutines.
+type eventLoop struct {
+	loops  *loops
+	engine *proxy.Engine
+	epfd   int
+	wheel  wheel.Wheel[conn]
+	now    int64
+
+	// conns and sockets are found by file descriptor.
+	conns      []*conn
+	sockets    []*listener
+	generation uint32 // of the last connection; 0 is no connection's
+	clients    int    // connections from clients
+	sweep      int    // where closeIdle goes on
+
+	buf    []byte
+	events []unix.EpollEvent
+	ready  []unix.EpollEvent // those of events that are still to be worked through
+	last   int               // how many the last wait returned
+	// again are the connections to be looked at without an event: there is more to
+	// read, or they were resumed, or found broken.
+	again   []*conn
+	looked  int     // how many of them have been looked at in this turn
+	closed  []*conn // closed and not used again yet
+	spare   []*conn // to be used again
+	outs    [][]byte
+	current *conn // that the engine is called for
+	names   addressNames
+	ended   bool
+
+	// For other goroutines as well.
+	inbox
+	panics atomic.Uint64
+	timed  atomic.Bool  // has deadlines while it sleeps
+	load   atomic.Int64 // clients, and those on their way here
+}
+
+func newEventLoop(s *loops) (*eventLoop, error) {
+	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	wakefd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		_ = unix.Close(epfd)
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	l := &eventLoop{
+		loops: s, epfd: epfd, now: s.now(),
+		buf: make([]byte, proxy.ReadSize), events: make([]unix.EpollEvent, batch),
+		inbox: inbox{wakefd: wakefd},
+	}
+	l.wheel.Init(l.now)
+	if errno := add(epfd, int32(wakefd), unix.EPOLLIN|unix.EPOLLET&0xffffffff, 0); errno != 0 {
+		l.free()
+		return nil, os.NewSyscallError("epoll_ctl", errno)
+	}
+	return l, nil
+}
+
+// run is the loop's thread.
+func (l *eventLoop) run() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for !l.ended {
+		l.turn()
+	}
+	for _, f := range l.close() {
+		l.guard(f)
+	}
+	for _, c := range l.conns {
+		if c != nil && !c.closed {
+			l.abandon(c)
+		}
+	}
+	l.free()
+}
+
+// stop ends the loop.
+func (l *eventLoop) stop() { l.post(func() { l.ended = true }) }
+
+// turn works until the loop ends, or until the engine panics. It is the edge
+// between bytes from the network and the rest of the process: a panic costs the
+// connection, not the process.
+func (l *eventLoop) turn() {
+	defer l.survive()
+	for !l.ended {
+		if len(l.ready) == 0 { // else they are left from a turn that panicked
+			l.wait()
+		}
+		l.work()
+	}
+}
+
+// work does everything there is to do.
+func (l *eventLoop) work() {
+	l.clock()
+	for n := 1; len(l.ready) > 0; n++ {
+		ev := &l.ready[0]
+		l.ready = l.ready[1:]
+		l.event(ev)
+		if n%clockEvents == 0 {
+			l.clock()
+		}
+	}
+	if l.full.Load() {
+		for _, f := range l.take() {
+			l.guard(f)
+		}
+	}
+	if !l.wheel.Empty() {
+		for c := l.wheel.Expired(l.now); c != nil; c = l.wheel.Expired(l.now) {
+			l.timeout(c)
+		}
+	}
+	for n := len(l.again); l.looked < n; {
+		c := l.again[l.looked]
+		l.looked++
+		c.listed = false
+		if !c.closed {
+			l.lookAgain(c)
+		}
+	}
+	l.again = l.again[:copy(l.again, l.again[l.looked:])]
+	l.looked = 0
+	l.recycle()
+}
+
+func (l *eventLoop) clock() {
+	l.now = l.loops.now()
+	l.engine.SetNow(l.now)
+}
+
+// wait waits for events, if there is nothing else to do.
+func (l *eventLoop) wait() {
+	l.asleep.Store(true)
+	switch {
+	case len(l.again) > 0 || l.full.Load():
+		l.await(waitRaw(l.epfd, l.events, 0))
+	case l.last >= manyEvents:
+		l.await(waitRaw(l.epfd, l.events, rawWait))
+	default:
+		l.timed.Store(!l.wheel.Empty())
+		l.await(waitLong(l.epfd, l.events))
+		l.timed.Store(false)
+	}
+	l.asleep.Store(false)
+}
+
+// await takes what a wait has returned.
+func (l *eventLoop) await(n int, errno syscall.Errno) {
+	if errno != 0 {
+		n = 0
+		if errno == syscall.EINTR {
+			runtime.Gosched() // see the package comment
+		}
+	}
+	l.last = n
+	l.ready = l.events[:n]
+}
+
+// event handles what epoll tells about a file descriptor.
+func (l *eventLoop) event(ev *unix.EpollEvent) {
+	fd, generation := ev.Fd, uint32(ev.Pad)
+	if generation == 0 {
+		if int(fd) < len(l.sockets) && l.sockets[fd] != nil {
+			l.accept(l.sockets[fd])
+		}
+		return // or it was the eventfd: the inbox is looked at anyway
+	}
+	c := l.conns[fd]
+	if c == nil || c.generation != generation {
+		return // closed in this batch
+	}
+	l.current = c
+	if c.connecting {
+		l.connected(c)
+		if c.closed {
+			return
+		}
+	}
+	if ev.Events&unix.EPOLLOUT != 0 && len(c.out) > 0 {
+		l.writable(c)
+	}
+	if ev.Events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) == 0 || c.closed {
+		return
+	}
+	c.unread = true
+	if ev.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		c.ending = true
+		if ev.Events&unix.EPOLLERR != 0 && c.origin != nil && (c.paused || c.ended) {
+			// Nobody reads, and the client has reset the connection: a backend
+			// would work for nobody.
+			l.engine.EOF(&c.Conn, errReset)
+			return
+		}
+	}
+	l.read(c)
+}
+
+// look puts c on the list of connections to be looked at.
+func (l *eventLoop) look(c *conn) {
+	if !c.listed {
+		c.listed = true
+		l.again = append(l.again, c)
+	}
+}
+
+// lookAgain handles a connection that was put on the list.
+func (l *eventLoop) lookAgain(c *conn) {
+	l.current = c
+	switch {
+	case c.failed != 0:
+		l.dialFailed(c, c.failed == syscall.ETIMEDOUT)
+	case c.broken != 0 && (c.ended || c.paused && c.origin != nil):
+		l.engine.EOF(&c.Conn, c.broken)
+	case c.unread || c.broken != 0:
+		l.read(c)
+	}
+}
+
+// read receives and tells the engine.
+func (l *eventLoop) read(c *conn) {
+	for range rounds {
+		if c.closed || c.paused || c.ended {
+			return
+		}
+		n, errno := recv(c.fd, l.buf)
+		switch {
+		case n > 0 && errno == 0:
+			// A short read has emptied the socket. If the peer has announced its
+			// end, that is still to be read.
+			c.unread = n == len(l.buf) || c.ending || c.broken != 0
+			l.engine.Data(&c.Conn, l.buf[:n])
+			if !c.unread {
+				return
+			}
+		case errno == 0:
+			// The operating system tells of a reset once. If a write was told,
+			// what looks like the peer's FIN is that reset.
+			l.end(c, c.broken)
+			return
+		case errno == syscall.EAGAIN && c.broken != 0:
+			l.end(c, c.broken)
+			return
+		case errno == syscall.EAGAIN:
+			c.unread = false
+			return
+		default:
+			l.end(c, errno)
+			return
+		}
+	}
+	if !c.closed {
+		l.look(c) // others first
+	}
+}
+
+// end tells the engine that nothing more comes.
+func (l *eventLoop) end(c *conn, errno syscall.Errno) {
+	c.ended, c.unread = true, false
+	var err error
+	if errno != 0 {
+		err = errno
+	}
+	l.engine.EOF(&c.Conn, err)
+}
+
+// writable sends what is queued.
+func (l *eventLoop) writable(c *conn) {
+	for c.sent < len(c.out) {
+		n, errno := send(c.fd, c.out[c.sent:])
+		if errno == syscall.EAGAIN {
+			return
+		}
+		if errno != 0 {
+			l.broke(c, errno)
+			return
+		}
+		c.sent += n
+	}
+	l.emptied(c)
+	l.engine.Drained(&c.Conn)
+}
+
+// broke takes note that c cannot be written to. The read side will tell: what the
+// peer has sent before is still to be read, and may be a response that it sent
+// instead of reading on.
+func (l *eventLoop) broke(c *conn, errno syscall.Errno) {
+	c.broken = errno
+	l.dropOut(c)
+	l.look(c)
+}
+
+// emptied takes note that everything queued for c has been sent.
+func (l *eventLoop) emptied(c *conn) {
+	l.dropOut(c)
+	if c.shut {
+		shutdownWrite(c.fd)
+	}
+}
+
+func (l *eventLoop) dropOut(c *conn) {
+	if cap(c.out) > 0 && cap(c.out) <= maxOutBytes && len(l.outs) < maxFree {
+		l.outs = append(l.outs, c.out[:0])
+	}
+	c.out, c.sent = nil, 0
+}
+
+func (l *eventLoop) outBuffer() []byte {
+	if n := len(l.outs); n > 0 {
+		b := l.outs[n-1]
+		l.outs = l.outs[:n-1]
+		return b
+	}
+	return make([]byte, 0, outBytes)
+}
+
+func (l *eventLoop) timeout(c *conn) {
+	l.current = c
+	if c.connecting {
+		l.dialFailed(c, true)
+		return
+	}
+	l.engine.Timeout(&c.Conn)
+}
+
+// guard calls f, which is to set current if it calls the engine for a connection.
+func (l *eventLoop) guard(f func()) {
+	defer l.survive()
+	l.current = nil
+	f()
+}
+
+// survive ends a turn that has panicked.
+func (l *eventLoop) survive() {
+	r := recover()
+	if r == nil {
+		return
+	}
+	l.panicked(r)
+	if c := l.current; c != nil && !c.closed {
+		l.abandon(c)
+	}
+}
+
+func (l *eventLoop) panicked(r any) {
+	l.panics.Add(1)
+	l.loops.Log.Error("connection closed after a panic", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+}
+
+// abandon gives up a connection whose session cannot be trusted any more.
+func (l *eventLoop) abandon(c *conn) {
+	defer func() {
+		if !c.closed {
+			(*driverOf)(l).close(c)
+		}
+		_ = recover() // what it was abandoned for may be met again
+	}()
+	l.engine.Abandon(&c.Conn)
+}
+
+// closeIdle closes up to n connections from of, or all, that have been between two
+// requests for the time quiet.
+func (l *eventLoop) closeIdle(of *proxy.Origin, n int, quiet time.Duration) int {
+	closed := 0
+	for range l.conns {
+		if closed == n {
+			break
+		}
+		l.sweep = (l.sweep + 1) % len(l.conns)
+		c := l.conns[l.sweep]
+		if c == nil || c.origin == nil || of != nil && c.origin != of || !c.AtRest(l.now-int64(quiet)) || readable(c.fd) {
+			continue
+		}
+		l.current = c
+		if l.engine.CloseIdle(&c.Conn, l.now-int64(quiet)) {
+			closed++
+		}
+	}
+	return closed
+}
