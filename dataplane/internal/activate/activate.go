@@ -157,7 +157,9 @@ func (a *Activator) activate(rt *routetablev1.RouteTable, version string, revisi
 		a.listener, a.port = next, a.portOf(t)
 		next.Serve()
 		if old != nil {
-			old.Close()
+			// It takes a second or so to leave without losing anybody, for which
+			// the report that the table is in force need not wait.
+			go old.Close()
 		}
 	}
 	f := &InForce{Table: t, Revision: revision, Source: source, Address: a.listener.Addr().String(), AppliedAt: time.Now()}

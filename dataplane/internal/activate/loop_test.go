@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -63,10 +62,7 @@ func TestRequestInFlightSurvivesAPortChange(t *testing.T) {
 	if got := get(second, ""); got != want {
 		t.Errorf("second port: %s", got)
 	}
-	if c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", first)); err == nil {
-		c.Close()
-		t.Error("the first port is still open")
-	}
+	wantClosed(t, first)
 	close(release)
 	g.Wait()
 	if slow != want {

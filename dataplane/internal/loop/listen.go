@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"sync"
-	"time"
 
 	"reverseproxy/dataplane/internal/loop/driver"
 	"reverseproxy/dataplane/internal/proxy"
@@ -69,10 +68,6 @@ func (l *Listener) Close() {
 	}
 }
 
-// handshakeTime is how long connections that are being made when a listener closes
-// have to become established: a round trip, to the far side of the world.
-const handshakeTime = 200 * time.Millisecond
-
 // stop ends accepting and waits for that, not longer than ctx allows.
 //
 // A socket that is closed resets the connections that it has not handed out, and
@@ -87,12 +82,7 @@ func (l *Listener) stop(ctx context.Context) {
 		return
 	}
 	if l.serving {
-		if l.socket.Leave() {
-			select {
-			case <-time.After(handshakeTime):
-			case <-ctx.Done():
-			}
-		}
+		l.socket.Leave(ctx)
 		l.socket.Stop()
 	}
 	l.close()

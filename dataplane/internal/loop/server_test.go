@@ -310,7 +310,28 @@ func testListenerCloseServesTheQueue(t *testing.T, driver string) {
 	l.Serve()
 	l.Close()
 	for _, c := range queued {
-		if m := c.response(); m.body != "ok" || m.field("Connection") != "close" {
+		if m := c.response(); m.body != "ok" {
+			t.Errorf("got %q", m.head)
+		}
+		c.ends()
+	}
+}
+
+// TestListenerCloseServesTheSilent: a client that has connected and not said
+// anything yet is served, although a driver may not have accepted it.
+func TestListenerCloseServesTheSilent(t *testing.T) {
+	onEachDriver(t, testListenerCloseServesTheSilent)
+}
+
+func testListenerCloseServesTheSilent(t *testing.T, driver string) {
+	r := start(t, driver, endpoint("/*", serve(t, always(ok)).url))
+	var silent []*peer
+	for range 20 {
+		silent = append(silent, dial(t, r.addr))
+	}
+	r.listener.Close()
+	for _, c := range silent {
+		if m := c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response(); m.body != "ok" || m.field("Connection") != "close" {
 			t.Errorf("got %q", m.head)
 		}
 		c.ends()

@@ -191,5 +191,10 @@ func (c *Conn) AtRest(since int64) bool {
 	return c.state == idle && !c.hasUnused() && c.rested <= since
 }
 
+// Answering reports whether c is a client connection whose request has been
+// received whole and given to a backend: nothing more is expected from the client
+// before it is answered.
+func (c *Conn) Answering() bool { return c.state == exchange && c.x.done && c.peer != nil }
+
 // hasUnused reports whether bytes of a next message wait in c.
 func (c *Conn) hasUnused() bool { return c.in != nil }

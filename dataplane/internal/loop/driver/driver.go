@@ -57,9 +57,10 @@ type Socket interface {
 	Addr() net.Addr
 	// Serve accepts connections in the background.
 	Serve()
-	// Leave makes the socket ignore clients that begin to connect, while
-	// handshakes that have begun are completed. Reports whether it could.
-	Leave() bool
+	// Leave makes the socket ignore clients that begin to connect, as far as the
+	// operating system knows how to, and returns when those that had begun before
+	// are connected and in the queue, or when ctx ends. Accepting goes on.
+	Leave(ctx context.Context)
 	// Stop accepts what is in the queue of the operating system and returns when
 	// nothing is accepted any more.
 	Stop()

@@ -40,9 +40,19 @@ func (s *loops) Open(ctx context.Context, address string, port uint16, o *proxy.
 		return nil, err
 	}
 	l := &listener{loops: s, addr: sock.Addr(), origin: o}
-	l.fd, err = duplicate(raw)
-	return l, err
+	if l.fd, err = duplicate(raw); err != nil {
+		return nil, err
+	}
+	_ = unix.SetsockoptInt(l.fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, int(deferTime/time.Second))
+	return l, nil
 }
+
+// deferTime is how long the kernel keeps a new connection to itself while its
+// client has not sent anything: clients of HTTP speak first, and a connection that
+// comes with its request costs one wake-up and not two. It is the shortest time
+// that the kernel knows, and the one after which it sends its part of the
+// handshake again.
+const deferTime = time.Second
 
 // duplicate returns another file descriptor for a socket of package net.
 func duplicate(raw syscall.RawConn) (fd int, err error) {
@@ -83,7 +93,23 @@ func (l *eventLoop) ignore(s *listener) {
 }
 
 // Leave implements driver.Socket.
-func (s *listener) Leave() bool { return socket.IgnoreSYN(s.fd) }
+//
+// Connections whose clients have not sent anything yet are not in the queue, and
+// would be reset. First they are no longer deferred: the kernel sends its part of
+// the handshake again within deferTime, and the answer puts them into the queue.
+// Only then are new clients ignored, who will try again a second later: by then
+// the socket must be gone, or it would ignore them once more.
+func (s *listener) Leave(ctx context.Context) {
+	if unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 0) == nil {
+		select {
+		case <-time.After(deferTime + deferTime/8):
+		case <-ctx.Done():
+		}
+	}
+	if socket.IgnoreSYN(s.fd) {
+		socket.AwaitHandshakes(ctx)
+	}
+}
 
 // Stop implements driver.Socket.
 func (s *listener) Stop() {
@@ -204,10 +230,48 @@ func (l *eventLoop) adopt(s *listener, fd int32, ip netip.Addr) {
 		l.engine.Refuse(&c.Conn, l.names.of(ip), s.origin)
 	} else {
 		l.engine.Accept(&c.Conn, l.names.of(ip), s.origin)
-		// Most clients have sent their request by now. One that is answered and
-		// closed at once need not be registered at all.
-		l.read(c)
+		l.read(c) // most have sent their request by now
 	}
+	switch {
+	case c.closed:
+	case c.Answering():
+		// Nothing is expected from the client until it has its response, and many
+		// are closed then.
+		c.unwatched = true
+		l.fresh = append(l.fresh, fresh{c, c.generation, l.now})
+	default:
+		l.register(c)
+	}
+}
+
+// fresh is a connection that is not registered yet, unless it is another one by
+// now.
+type fresh struct {
+	conn       *conn
+	generation uint32
+	since      int64
+}
+
+// freshTime is how long a connection may stay unregistered while the loop is busy:
+// so long it is not noticed when the client leaves.
+const freshTime = int64(5 * time.Millisecond)
+
+// watchFresh registers connections that have not been registered since a moment.
+func (l *eventLoop) watchFresh(since int64) {
+	n := 0
+	for ; n < len(l.fresh) && l.fresh[n].since <= since; n++ {
+		if f := l.fresh[n]; f.conn.generation == f.generation && f.conn.unwatched {
+			l.watch(f.conn)
+		}
+	}
+	if n > 0 {
+		l.fresh = l.fresh[:copy(l.fresh, l.fresh[n:])]
+	}
+}
+
+// watch registers a connection that was left out.
+func (l *eventLoop) watch(c *conn) {
+	c.unwatched = false
 	if !c.closed {
 		l.register(c)
 	}

@@ -35,6 +35,7 @@ type conn struct {
 	ended      bool // and that has been told
 	shut       bool // FIN follows what is queued
 	listed     bool // is in eventLoop.again
+	unwatched  bool // is not registered with epoll yet
 	closed     bool
 }
 

@@ -21,6 +21,9 @@ func (d *driverOf) Send(pc *proxy.Conn, p []byte) {
 	if c.closed || c.broken != 0 || c.shut {
 		return
 	}
+	if c.unwatched {
+		d.loop().look(c) // if it is not closed now, it will be read from again
+	}
 	if len(c.out) == 0 && !c.connecting {
 		n, errno := send(c.fd, p)
 		switch {
@@ -104,7 +107,7 @@ func (d *driverOf) Pause(pc *proxy.Conn) { pc.Handle.(*conn).paused = true }
 func (d *driverOf) Resume(pc *proxy.Conn) {
 	c := pc.Handle.(*conn)
 	c.paused = false
-	if c.unread || c.broken != 0 {
+	if c.unread || c.unwatched || c.broken != 0 {
 		d.loop().look(c)
 	}
 }

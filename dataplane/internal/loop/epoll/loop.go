@@ -58,6 +58,7 @@ type eventLoop struct {
 	// again are the connections to be looked at without an event: there is more to
 	// read, or they were resumed, or found broken.
 	again   []*conn
+	fresh   []fresh // the oldest first
 	looked  int     // how many of them have been looked at in this turn
 	closed  []*conn // closed and not used again yet
 	spare   []*conn // to be used again
@@ -161,6 +162,9 @@ func (l *eventLoop) work() {
 	}
 	l.again = l.again[:copy(l.again, l.again[l.looked:])]
 	l.looked = 0
+	if len(l.fresh) > 0 {
+		l.watchFresh(l.now - freshTime)
+	}
 	l.recycle()
 }
 
@@ -178,6 +182,7 @@ func (l *eventLoop) wait() {
 	case l.last >= manyEvents:
 		l.await(waitRaw(l.epfd, l.events, rawWait))
 	default:
+		l.watchFresh(l.now)
 		l.timed.Store(!l.wheel.Empty())
 		l.await(waitLong(l.epfd, l.events))
 		l.timed.Store(false)
@@ -247,6 +252,9 @@ func (l *eventLoop) look(c *conn) {
 // lookAgain handles a connection that was put on the list.
 func (l *eventLoop) lookAgain(c *conn) {
 	l.current = c
+	if c.unwatched {
+		l.watch(c)
+	}
 	switch {
 	case c.failed != 0:
 		l.dialFailed(c, c.failed == syscall.ETIMEDOUT)

@@ -43,14 +43,16 @@ func (l *listener) Serve() {
 }
 
 // Leave implements driver.Socket.
-func (l *listener) Leave() bool {
+func (l *listener) Leave(ctx context.Context) {
 	raw, err := l.socket.SyscallConn()
 	if err != nil {
-		return false
+		return
 	}
-	done := false
-	err = raw.Control(func(fd uintptr) { done = socket.IgnoreSYN(int(fd)) })
-	return done && err == nil
+	ignores := false
+	_ = raw.Control(func(fd uintptr) { ignores = socket.IgnoreSYN(int(fd)) })
+	if ignores {
+		socket.AwaitHandshakes(ctx)
+	}
 }
 
 // Stop implements driver.Socket.
