@@ -77,6 +77,22 @@ func (b *Body) Start(f Framing, length int64) {
 // for UntilClose.
 func (b *Body) Done() bool { return b.state == bodyDone }
 
+// Left returns how many bytes of a body with the framing Length are still to come;
+// 0 for other bodies.
+func (b *Body) Left() int64 {
+	if b.state != bodyLength {
+		return 0
+	}
+	return b.left
+}
+
+// Skip counts n bytes of the body, at most Left, that have passed elsewhere.
+func (b *Body) Skip(n int64) {
+	if b.left -= n; b.left == 0 {
+		b.state = bodyDone
+	}
+}
+
 // Advance returns how many bytes of p belong to the body. Once the body has
 // ended, Done is true and the rest of p belongs to the next message. On an error
 // n counts the valid bytes before it; the body cannot be followed any further.

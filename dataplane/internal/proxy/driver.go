@@ -9,6 +9,12 @@ const (
 	// highWater is how much may wait in one output queue before the side that
 	// feeds it is paused.
 	highWater = 64 << 10
+	// gatherSize is from what size on a body is sent from where it lies, and not
+	// copied behind its head: two pieces cost more than one until copying does.
+	gatherSize = 8 << 10
+	// spliceSize is how much of a body must be missing to be moved by the driver:
+	// to begin with that costs something.
+	spliceSize = 256 << 10
 	// MaxQueued bounds an output queue: it is fed once more after it was last
 	// seen at or below highWater, by one read and the head in front of it. A
 	// head is at most responseHeadBytes or, for a request, the head limit of the
@@ -27,6 +33,8 @@ type Driver interface {
 	// Send writes p, or queues what cannot be written now. p is valid during the
 	// call only. The connection may still be being dialled.
 	Send(c *Conn, p []byte)
+	// SendBoth is Send of head and then body, which lie apart, in one go.
+	SendBoth(c *Conn, head, body []byte)
 	// Queued returns the bytes given to Send that the operating system has not
 	// taken yet.
 	Queued(c *Conn) int
@@ -43,10 +51,19 @@ type Driver interface {
 	// received for a complete message.
 	Abort(c *Conn)
 	// Pause stops Engine.Data and a clean Engine.EOF for c until Resume, at
-	// once. The bytes stay in the operating system.
+	// once. The bytes stay in the operating system. A client connection that
+	// breaks is told of all the same; one to a backend is not, because what it has
+	// received before that may be the whole response.
 	Pause(c *Conn)
 	// Resume is the counterpart of Pause.
 	Resume(c *Conn)
+	// Splice moves the next n bytes that from receives to to without showing them to
+	// Data, and returns true, or returns false and does nothing. Nothing may be
+	// queued for to, and from must not be paused. Engine.Spliced tells of the bytes
+	// that have been moved until n is reached; from then on Data is called again.
+	// Queued(to) counts bytes on their way. An EOF of from comes behind all bytes
+	// that were received before it, and ends it, as does closing either.
+	Splice(from, to *Conn, n int64) bool
 	// After sets the one deadline of c, in the time of Engine.SetNow; 0 is none.
 	// Engine.Timeout is called once when it has passed, perhaps a little late.
 	After(c *Conn, deadline int64)

@@ -1,6 +1,8 @@
 package proxy_test
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -231,4 +233,65 @@ func TestDisguisedFields(t *testing.T) {
 	if got, want := w.dialled[0].take(), strings.Replace(getSent, "Via:", "X_Other_Field: kept\r\nVia:", 1); got != want {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
+}
+
+// TestSplicedBody: a body that the driver moves by itself is followed, counted and
+// ended as one that passes through the engine.
+func TestSplicedBody(t *testing.T) {
+	const size = 1 << 20
+	headSent := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\nVia: 1.1 reverseproxy\r\n\r\n", size)
+	response := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", size) + strings.Repeat("0123456789abcdef", size/16)
+	begin := func(t *testing.T) (w *world, c, o *end) {
+		w = newWorld(t, anything())
+		w.splices = true
+		c = w.accept()
+		w.data(c, get+get)
+		o = w.dialled[0]
+		w.connect(o)
+		return w, c, o
+	}
+	t.Run("whole", func(t *testing.T) {
+		w, c, o := begin(t)
+		for p := response; p != ""; {
+			n := min(len(p), 1+rand.IntN(100_000))
+			w.data(o, p[:n])
+			p = p[n:]
+		}
+		w.data(o, okay)
+		if got := undated(c.take()); got != headSent+response[len(response)-size:]+okaySent {
+			t.Errorf("%d bytes", len(got))
+		}
+		if o.splice != 0 || len(w.dialled) != 1 {
+			t.Error("the backend's connection was not used again")
+		}
+	})
+	t.Run("broken off", func(t *testing.T) {
+		w, c, o := begin(t)
+		w.data(o, response[:size/2])
+		if o.splice == 0 {
+			t.Fatal("not spliced")
+		}
+		w.eof(o, nil)
+		if got := undated(c.take()); len(got) < size/2 || !c.closed {
+			t.Errorf("%d bytes, closed: %v", len(got), c.closed)
+		}
+	})
+	t.Run("stuck", func(t *testing.T) {
+		w, c, o := begin(t)
+		w.data(o, response[:size/2])
+		w.data(o, response[size/2:][:1000])
+		w.pass(89*time.Second, c, o)
+		if c.closed {
+			t.Fatal("closed too early")
+		}
+		w.data(o, response[size/2:][1000:2000])
+		w.pass(89*time.Second, c, o)
+		if c.closed {
+			t.Fatal("closed although bytes are moved")
+		}
+		w.pass(2*time.Second, c, o)
+		if !c.closed || !o.closed {
+			t.Error("not closed")
+		}
+	})
 }

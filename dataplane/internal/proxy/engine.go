@@ -191,7 +191,11 @@ func (e *Engine) Drained(c *Conn) {
 	case exchange:
 		if b := c.peer; b != nil {
 			e.resume(b)
-			e.arm(c)
+			if b.state == relaying {
+				e.goOn(b)
+			} else {
+				e.arm(c)
+			}
 		}
 	case waiting, relaying:
 		x := c.peer

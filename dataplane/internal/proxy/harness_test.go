@@ -31,6 +31,7 @@ type world struct {
 	done    []func() // of Go
 	dead    []*end   // to be recycled after the callback
 	spare   []*end
+	splices bool // can move bytes by itself
 	recycle bool // use Conn memory again, as a driver may
 	peak    int  // most bytes queued on one connection
 }
@@ -46,6 +47,8 @@ type end struct {
 	closed, aborted, used bool
 	dialling              bool
 	deadline              int64
+	splice                int64 // how many of the next bytes go to spliceTo
+	spliceTo              *end
 }
 
 func newWorld(t testing.TB, endpoints ...*routetablev1.Endpoint) *world {
@@ -100,6 +103,23 @@ func (w *world) Send(c *proxy.Conn, p []byte) {
 		return
 	}
 	e.sent = append(e.sent, p...)
+}
+
+func (w *world) SendBoth(c *proxy.Conn, head, body []byte) {
+	w.Send(c, head)
+	w.Send(c, body)
+}
+
+// Splice works if the test wants it to.
+func (w *world) Splice(from, to *proxy.Conn, n int64) bool {
+	f, t := w.check(from), w.check(to)
+	if f.paused || len(t.queue) > 0 {
+		w.Error("spliced while something waits")
+	}
+	if w.splices {
+		f.splice, f.spliceTo = n, t
+	}
+	return w.splices
 }
 
 func (w *world) Queued(c *proxy.Conn) int { return len(w.check(c).queue) }
@@ -173,6 +193,16 @@ func (w *world) data(e *end, p string) {
 		w.Fatalf("%q given to a paused connection", p)
 	}
 	w.tick()
+	if n := min(e.splice, int64(len(p))); n > 0 {
+		e.spliceTo.sent = append(e.spliceTo.sent, p[:n]...)
+		e.splice -= n
+		p = p[n:]
+		w.engine.Spliced(&e.conn, n)
+		w.settle()
+		if p == "" || e.closed {
+			return
+		}
+	}
 	buf := []byte(p)
 	w.engine.Data(&e.conn, buf)
 	for i := range buf {

@@ -177,12 +177,15 @@ func (e *Engine) forward(c *Conn, body []byte) {
 
 	e.target = x.endpoint.AppendTarget(e.target[:0], to, &e.query)
 	out := appendRequestHead(e.scratch, r, c.remote, e.target, to.Host, x.endpoint.ReplaceHost, x.upgrade)
-	out = append(out, body...)
+	apart := body
+	if len(body) < gatherSize {
+		out, apart = append(out, body...), nil
+	}
 
 	// A request that is complete and may be sent again, but cannot be held (too
 	// long, or its connection turns into another protocol), is not put at risk.
 	repeatable := x.done && idempotent(x.method)
-	replay := repeatable && !x.upgrade && len(out) <= maxHeld
+	replay := repeatable && !x.upgrade && len(out)+len(apart) <= maxHeld
 	var b *Conn
 	if replay || !repeatable {
 		b = e.takeIdle(to.State, replay)
@@ -192,15 +195,25 @@ func (e *Engine) forward(c *Conn, body []byte) {
 	} else {
 		c.peer, b.peer = b, c
 		if replay {
-			x.held = append(e.buffer(), out...)
+			x.held = append(append(e.buffer(), out...), apart...)
 		}
 	}
-	e.d.Send(b, out)
+	e.send(b, out, apart)
 	e.put(out)
 	if !x.done {
 		e.throttle(c, b)
 	}
 	e.arm(c)
+}
+
+// send sends a head, with what was copied behind it, and the rest of what has come
+// of the body, if any.
+func (e *Engine) send(to *Conn, head, rest []byte) {
+	if len(rest) > 0 {
+		e.d.SendBoth(to, head, rest)
+		return
+	}
+	e.d.Send(to, head)
 }
 
 // requestBody passes on what follows the head.

@@ -105,16 +105,26 @@ func (e *Engine) response(b *Conn, p []byte) {
 	out := appendResponseHead(e.scratch, r, responseFraming(r, b.reframe), x.keep, x.minor, e.dateField())
 	b.body.Start(framing, r.Length)
 	b.untilClose = framing == http1.UntilClose
-	out, n, bad := e.appendBody(out, b, p)
+	var (
+		n     int
+		bad   *http1.Error
+		apart []byte
+	)
+	if b.reframe == asIs && len(p) >= gatherSize {
+		n, bad = b.body.Advance(p)
+		apart = p[:n]
+	} else {
+		out, n, bad = e.appendBody(out, b, p)
+	}
 	if bad != nil {
 		e.put(out)
 		e.nonsense(c)
 		return
 	}
 	x.responded, x.code = true, r.Status
-	x.out += uint64(len(out))
+	x.out += uint64(len(out) + len(apart))
 	x.backend.Metrics.Response(e.shard, r.Status, time.Duration(e.now-x.chosen))
-	e.d.Send(c, out)
+	e.send(c, out, apart)
 	e.put(out)
 	b.state = relaying
 	if b.body.Done() {
@@ -124,7 +134,30 @@ func (e *Engine) response(b *Conn, p []byte) {
 		e.finish(c)
 		return
 	}
-	e.throttle(b, c)
+	e.goOn(b)
+}
+
+// goOn has the rest of a response body come, or wait.
+func (e *Engine) goOn(b *Conn) {
+	c := b.peer
+	if b.reframe == asIs && b.body.Left() >= spliceSize && !b.paused && e.d.Queued(c) == 0 {
+		e.d.Splice(b, c, b.body.Left())
+	} else {
+		e.throttle(b, c)
+	}
+	e.arm(c)
+}
+
+// Spliced tells that n more bytes from b have been moved to its client. When these
+// were the last that Splice was to move, Data may follow.
+func (e *Engine) Spliced(b *Conn, n int64) {
+	c := b.peer
+	b.body.Skip(n)
+	c.x.out += uint64(n)
+	if b.body.Done() {
+		e.finish(c)
+		return
+	}
 	e.arm(c)
 }
 
@@ -164,8 +197,7 @@ func (e *Engine) responseBody(b *Conn, p []byte) {
 		e.finish(c)
 		return
 	}
-	e.throttle(b, c)
-	e.arm(c)
+	e.goOn(b)
 }
 
 // appendBody appends those bytes of p that belong to the body of b's response,

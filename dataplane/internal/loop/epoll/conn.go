@@ -23,6 +23,8 @@ type conn struct {
 	out  []byte // out[sent:] is to be sent; nil when there is nothing
 	sent int
 
+	pipe *pipe // through which bytes go from here or come here unseen
+
 	cancel context.CancelFunc // of a dial by name
 
 	broken syscall.Errno // why it cannot be written to

@@ -26,17 +26,40 @@ func (d *driverOf) Send(pc *proxy.Conn, p []byte) {
 	}
 	if len(c.out) == 0 && !c.connecting {
 		n, errno := send(c.fd, p)
-		switch {
-		case errno == syscall.EAGAIN:
-		case errno != 0:
+		if errno != 0 && errno != syscall.EAGAIN {
 			d.loop().broke(c, errno)
 			return
-		case n == len(p):
-			return
-		default:
-			p = p[n:]
 		}
+		p = p[max(n, 0):]
 	}
+	d.queue(c, p)
+}
+
+// SendBoth implements proxy.Driver.
+func (d *driverOf) SendBoth(pc *proxy.Conn, head, body []byte) {
+	c := pc.Handle.(*conn)
+	if c.closed || c.broken != 0 || c.shut {
+		return
+	}
+	if c.unwatched {
+		d.loop().look(c)
+	}
+	if len(c.out) == 0 && !c.connecting {
+		n, errno := sendBoth(c.fd, head, body)
+		if errno != 0 && errno != syscall.EAGAIN {
+			d.loop().broke(c, errno)
+			return
+		}
+		n = max(n, 0)
+		k := min(n, len(head))
+		head, body = head[k:], body[n-k:]
+	}
+	d.queue(c, head)
+	d.queue(c, body)
+}
+
+// queue keeps what the operating system did not take.
+func (d *driverOf) queue(c *conn, p []byte) {
 	if len(p) == 0 {
 		return
 	}
@@ -49,7 +72,11 @@ func (d *driverOf) Send(pc *proxy.Conn, p []byte) {
 // Queued implements proxy.Driver.
 func (d *driverOf) Queued(pc *proxy.Conn) int {
 	c := pc.Handle.(*conn)
-	return len(c.out) - c.sent
+	n := len(c.out) - c.sent
+	if c.pipe != nil && c.pipe.to == c {
+		n += c.pipe.held
+	}
+	return n
 }
 
 // CloseWrite implements proxy.Driver.
@@ -83,6 +110,9 @@ func (d *driverOf) close(c *conn) {
 	}
 	l := d.loop()
 	c.closed = true
+	if c.pipe != nil {
+		l.endPipe(c.pipe)
+	}
 	l.wheel.Drop(&c.timer)
 	l.dropOut(c)
 	if c.cancel != nil {

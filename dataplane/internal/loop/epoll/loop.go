@@ -63,7 +63,8 @@ type eventLoop struct {
 	closed  []*conn // closed and not used again yet
 	spare   []*conn // to be used again
 	outs    [][]byte
-	current *conn // that the engine is called for
+	pipes   []*pipe // empty, to be used again
+	current *conn   // that the engine is called for
 	names   addressNames
 	ended   bool
 
@@ -111,6 +112,9 @@ func (l *eventLoop) run() {
 		if c != nil && !c.closed {
 			l.abandon(c)
 		}
+	}
+	for _, p := range l.pipes {
+		p.close()
 	}
 	l.free()
 }
@@ -222,8 +226,13 @@ func (l *eventLoop) event(ev *unix.EpollEvent) {
 			return
 		}
 	}
-	if ev.Events&unix.EPOLLOUT != 0 && len(c.out) > 0 {
-		l.writable(c)
+	if ev.Events&unix.EPOLLOUT != 0 {
+		switch {
+		case len(c.out) > 0:
+			l.writable(c)
+		case c.pipe != nil && c.pipe.to == c:
+			l.pump(c.pipe)
+		}
 	}
 	if ev.Events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) == 0 || c.closed {
 		return
@@ -270,6 +279,12 @@ func (l *eventLoop) read(c *conn) {
 	for range rounds {
 		if c.closed || c.paused || c.ended {
 			return
+		}
+		if c.pipe != nil && c.pipe.from == c {
+			if !l.pump(c.pipe) {
+				return
+			}
+			continue
 		}
 		n, errno := recv(c.fd, l.buf)
 		switch {

@@ -35,6 +35,30 @@ func send(fd int32, p []byte) (int, syscall.Errno) {
 	}
 }
 
+// sendBoth is send of two pieces.
+func sendBoth(fd int32, p, q []byte) (int, syscall.Errno) {
+	pieces := [2]unix.Iovec{{Base: unsafe.SliceData(p)}, {Base: unsafe.SliceData(q)}}
+	pieces[0].SetLen(len(p))
+	pieces[1].SetLen(len(q))
+	m := unix.Msghdr{Iov: &pieces[0], Iovlen: 2}
+	for {
+		n, _, errno := syscall.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&m)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if errno != syscall.EINTR {
+			return int(n), errno
+		}
+	}
+}
+
+// splice moves bytes from or to a pipe.
+func splice(from, to int32, n int) (int, syscall.Errno) {
+	for {
+		n, _, errno := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+		if errno != syscall.EINTR {
+			return int(n), errno
+		}
+	}
+}
+
 // readable reports whether there are bytes, an end or an error to be received.
 func readable(fd int32) bool {
 	var b [1]byte

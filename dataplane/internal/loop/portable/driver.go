@@ -28,6 +28,15 @@ func (d *driverOf) Send(pc *proxy.Conn, p []byte) {
 	d.loop().mark(c)
 }
 
+// SendBoth implements proxy.Driver.
+func (d *driverOf) SendBoth(pc *proxy.Conn, head, body []byte) {
+	d.Send(pc, head)
+	d.Send(pc, body)
+}
+
+// Splice implements proxy.Driver.
+func (d *driverOf) Splice(_, _ *proxy.Conn, _ int64) bool { return false }
+
 // Queued implements proxy.Driver.
 func (d *driverOf) Queued(pc *proxy.Conn) int {
 	c := pc.Handle.(*conn)
