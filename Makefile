@@ -32,11 +32,11 @@ GO_FILES = $$(find . -name '*.go' -not -path './build/*')
 BUF_AGAINST = $$(git describe --tags --abbrev=0 2>/dev/null || git rev-parse --quiet --verify HEAD~1 2>/dev/null)
 
 .NOTPARALLEL:
-.PHONY: help build run test unit coverage e2e format lint generate fuzz bench clean \
+.PHONY: help build run test unit coverage e2e e2e-portable format lint generate fuzz bench clean \
 	deps check-format check-vet check-lint check-proto check-generated
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## both programs, static, into build/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o build/ ./controlplane ./dataplane
@@ -44,7 +44,7 @@ build: ## both programs, static, into build/
 run: build ## serve configs/demo.yaml: demo backends, a control plane, two data planes
 	@$(PYTHON) -B e2e/demo.py $(CONFIG)
 
-test: deps check-format lint check-generated unit e2e ## everything that CI checks
+test: deps check-format lint check-generated unit e2e e2e-portable ## everything that CI checks
 	@echo "make test: all checks passed"
 
 unit: deps ## Go tests with the race detector; coverage data into build/
@@ -60,7 +60,11 @@ coverage: ## HTML report of the last `make unit`
 	@$(GO) tool cover -html=build/coverage.out -o build/coverage.html
 	@echo "$(CURDIR)/build/coverage.html"
 
-e2e: deps build ## end-to-end tests of the built programs; T=e2e.test_reload for some
+e2e-portable: export E2E_DRIVER = portable
+e2e e2e-portable: deps build
+e2e: ## end-to-end tests of the built programs; T=e2e.test_reload for some
+e2e-portable: ## the same with the data planes' portable driver
+e2e e2e-portable:
 	@if [ -n "$(T)" ]; then $(PYTHON) -B -m unittest -v $(T); \
 	else $(PYTHON) -B -m unittest discover -v -s e2e -t . -p 'test_*.py'; fi
 

@@ -13,6 +13,8 @@ from e2e.harness.ports import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("E2E_BUILD", ROOT / "build"))
+# How data planes do I/O in this run of the tests; empty: as they do by default.
+DRIVER = os.environ.get("E2E_DRIVER", "")
 
 
 def run(program: str, *args: str, timeout: float = 60, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
@@ -171,6 +173,8 @@ class DataPlane(Program):
         self.state_dir = state_dir
         self.admin_port = free_port()
         argv = [BUILD / "dataplane"]
+        if DRIVER:
+            argv += ["--driver", DRIVER]
         for server in control_planes:
             argv += ["--controlplane", server]
         argv += [

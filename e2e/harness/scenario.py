@@ -13,7 +13,7 @@ from typing import TypeVar
 from e2e.harness.client import ConnectionLost
 from e2e.harness.origin import Handler, Origin, name_yourself
 from e2e.harness.ports import Reservation
-from e2e.harness.processes import BUILD, ControlPlane, DataPlane, Program
+from e2e.harness.processes import BUILD, DRIVER, ControlPlane, DataPlane, Program
 
 T = TypeVar("T")
 
@@ -67,7 +67,8 @@ class Scenario(unittest.TestCase):
 
     def say(self, text: str) -> None:
         """Prints a measured figure; never a condition of the test."""
-        print("\n    measured: " + text, file=sys.stderr, flush=True)
+        driver = " [%s]" % DRIVER if DRIVER else ""
+        print("\n    measured: " + text + driver, file=sys.stderr, flush=True)
 
     # --- starting -------------------------------------------------------------
 
