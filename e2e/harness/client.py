@@ -5,6 +5,7 @@ its trailers, and whether the message was complete. It never retries.
 """
 
 import dataclasses
+import select
 import socket
 from collections.abc import Iterable
 
@@ -188,6 +189,17 @@ class Client:
         except ConnectionLost:
             return True
         return not self._buffer
+
+    def ended(self) -> bool:
+        """Whether the other side has closed already; does not wait."""
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        if self._buffer or not poll.poll(0):
+            return False
+        try:
+            return not self.socket.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
 
     def _more(self) -> None:
         piece = self._receive(1 << 16)

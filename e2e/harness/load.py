@@ -16,6 +16,11 @@ from e2e.harness.client import Client, ConnectionLost
 from e2e.harness.origin import Origin
 
 
+# A data plane that drains may close a connection on which nothing has come for
+# this many seconds, without a word; clients look before they use such a one.
+RESTED = 0.9
+
+
 class Load:
     """keepalive threads hold one connection each as long as the proxy does;
     fresh threads open a new connection for each request."""
@@ -29,8 +34,11 @@ class Load:
         self.failures: list[str] = []
         self.answers: collections.Counter[str] = collections.Counter()
         self.sent_ids: set[str] = set()
+        # Seconds that a request took, with the time to connect when it needed that.
         self.slowest = 0.0
         self.reconnects = 0
+        # Keep-alive connections that have been answered on and are not closed.
+        self.held = 0
         self._threads = [
             threading.Thread(target=self._keepalive if kind == "k" else self._fresh, args=("%s%d" % (kind, i),), daemon=True)
             for kind, n in (("k", keepalive), ("f", fresh))
@@ -88,15 +96,32 @@ class Load:
             yield "%s-%d" % (thread, i), path, allowed
 
     def _keepalive(self, thread: str) -> None:
-        client = None
+        client, held, sent = None, False, 0.0
+
+        def hold(now: bool) -> None:
+            nonlocal held
+            with self._lock:
+                self.held += now - held
+                held = now
+
         for id_, path, allowed in self._requests(thread):
+            began = time.monotonic()
+            silence = began - sent if held else 0.0
+            if silence > RESTED and client.ended():
+                # This machine was too busy to let the client ask in time.
+                client.close()
+                client, silence = None, 0.0
+                with self._lock:
+                    self.reconnects += 1
+            sent = began
             try:
                 if client is None:
                     client = Client(self.port)
-                keep = self._one(client, id_, path, allowed, [])
+                keep = self._one(client, began, id_, path, allowed, [])
             except (ConnectionLost, AssertionError) as e:
-                self._failed(id_, path, e)
+                self._failed(id_, path, "%s; %.0f ms after the request before" % (e, 1000 * silence))
                 keep = False
+            hold(keep)
             if not keep and client is not None:
                 client.close()
                 client = None
@@ -104,17 +129,20 @@ class Load:
                     self.reconnects += 1
         if client is not None:
             client.close()
+        hold(False)
 
     def _fresh(self, thread: str) -> None:
         for id_, path, allowed in self._requests(thread):
+            began = time.monotonic()
             try:
                 with Client(self.port) as client:
-                    self._one(client, id_, path, allowed, [("Connection", "close")])
+                    self._one(client, began, id_, path, allowed, [("Connection", "close")])
             except (ConnectionLost, AssertionError) as e:
                 self._failed(id_, path, e)
 
-    def _one(self, client: Client, id_: str, path: str, allowed: frozenset[str], fields: list[tuple[str, str]]) -> bool:
-        began = time.monotonic()
+    def _one(
+        self, client: Client, began: float, id_: str, path: str, allowed: frozenset[str], fields: list[tuple[str, str]]
+    ) -> bool:
         r = client.request(path, fields=[("X-Request-Id", id_), *fields])
         took = time.monotonic() - began
         with self._lock:
@@ -130,6 +158,6 @@ class Load:
                 )
         return not r.closes
 
-    def _failed(self, id_: str, path: str, error: Exception) -> None:
+    def _failed(self, id_: str, path: str, error: Exception | str) -> None:
         with self._lock:
             self.failures.append("%s %s: %s" % (id_, path, error))

@@ -1,0 +1,51 @@
+"""One data plane takes over from another on a shared port, again and again, and
+not one request notices."""
+
+import time
+
+from e2e.harness import Load, Scenario, eventually
+
+HAND_OVERS = 10
+CLIENTS = 32
+KEPT = 16
+
+
+class HandOver(Scenario):
+    def setUp(self):
+        super().setUp()
+        self.a = self.origin("a", record=False)
+        self.cp, (self.current,) = self.fleet(self.config({"/x": [self.a]}), ["dp0"], flags=["--drain-timeout", "4s"])
+
+    def successor(self, i: int):
+        """Starts the next data plane, which serves when this returns."""
+        dp = self.data_plane("dp%d" % i, self.cp, flags=["--drain-timeout", "4s"])
+        self.wait_applied(self.cp, [dp])
+        self.wait_ready(dp)
+        return dp
+
+    def test_ten_hand_overs_under_load_lose_nothing(self):
+        took = []
+        with (
+            Load(self.port, {"/x": "a"}, keepalive=0, fresh=CLIENTS) as fresh,
+            Load(self.port, {"/x": "a"}, keepalive=KEPT, fresh=0) as kept,
+        ):
+            for i in range(1, HAND_OVERS + 1):
+                self.wait_load(fresh, 200)
+                eventually(lambda: kept.held == KEPT, "all clients have come over")
+                old, self.current = self.current, self.successor(i)
+                began = time.monotonic()
+                old.terminate()
+                self.assertEqual(0, old.wait(20))
+                took.append(time.monotonic() - began)
+            self.wait_load(fresh, 200)
+            self.wait_load(kept, 200)
+        self.say("%d hand-overs, from SIGTERM to exit %.1f s at most" % (HAND_OVERS, max(took)))
+        for kind, load in (("%d clients that connect for each request" % CLIENTS, fresh), ("%d that keep alive" % KEPT, kept)):
+            self.say(
+                "%s: %d requests, %d failed, longest %.0f ms" % (kind, load.total(), len(load.failures), 1000 * load.slowest)
+            )
+        self.assert_no_failures(fresh)
+        self.assert_no_failures(kept)
+        self.assertEqual([], fresh.duplicates(self.a) + kept.duplicates(self.a))
+        # Each has moved over at each hand-over.
+        self.assertGreaterEqual(kept.reconnects, KEPT * HAND_OVERS)
