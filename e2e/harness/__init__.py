@@ -9,7 +9,7 @@ from e2e.harness.load import Load
 from e2e.harness.metrics import Metrics, parse
 from e2e.harness.origin import Origin, Request, answer
 from e2e.harness.ports import Reservation, free_port
-from e2e.harness.processes import ControlPlane, DataPlane, Program, run
+from e2e.harness.processes import ControlPlane, DataPlane, Program, allow_files, run
 from e2e.harness.scenario import Scenario, eventually
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Reservation",
     "Response",
     "Scenario",
+    "allow_files",
     "answer",
     "eventually",
     "exchange",

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import time
@@ -29,6 +30,18 @@ def run(program: str, *args: str, timeout: float = 60, env: dict[str, str] | Non
     )
 
 
+def allow_files(pid: int, n: int) -> int:
+    """Lets a process open n files, or as many as the hard limit allows, and
+    returns how many that are. Where the limit of another process cannot be
+    changed, it is left as it is."""
+    if not hasattr(resource, "prlimit"):
+        return min(n, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    allowed = n if hard == resource.RLIM_INFINITY else min(n, hard)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
+    return allowed
+
+
 class Program:
     """A long-running program. Its output goes to a file."""
 
@@ -37,6 +50,8 @@ class Program:
         self.argv = argv
         self.log_file = log
         self.cwd = cwd
+        # Added to the environment of each start.
+        self.env: dict[str, str] = {}
         self.process: subprocess.Popen | None = None
 
     def start(self) -> None:
@@ -46,8 +61,9 @@ class Program:
             # A session of its own: Ctrl-C at the tests reaches the tests only,
             # which then stop everything in order.
             self.process = subprocess.Popen(
-                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.cwd, start_new_session=True
-            )
+                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.cwd, start_new_session=True,
+                env={**os.environ, **self.env},
+            )  # fmt: skip
 
     @property
     def pid(self) -> int:

@@ -94,10 +94,13 @@ class Scenario(unittest.TestCase):
         self.wait_control_plane(cp)
         return cp
 
-    def data_plane(self, name: str, *control_planes: ControlPlane, flags: Iterable[str] = ()) -> DataPlane:
+    def data_plane(
+        self, name: str, *control_planes: ControlPlane, flags: Iterable[str] = (), env: dict[str, str] | None = None
+    ) -> DataPlane:
         """Starts a data plane; does not wait for it."""
         servers = [cp.server for cp in control_planes]
         dp = DataPlane(name, servers, self.dir / (name + ".state"), self.dir / (name + ".log"), *flags)
+        dp.env.update(env or {})
         self.program(dp)
         return dp
 
