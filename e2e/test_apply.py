@@ -123,7 +123,10 @@ class Status(Scenario):
         # The same fields over HTTP.
         self.assertEqual(status.keys(), cp.status().keys())
         self.assertEqual(row.keys(), cp.status()["dataplanes"][0].keys())
-        # The count comes with the heartbeat.
+        # The count comes with the heartbeat, the first of which begins a stream.
+        cp.kill()
+        cp.start()
+        self.wait_applied(cp, [dp1, dp2])
         eventually(
             lambda: sum(d["requestsTotal"] for d in cp.status()["dataplanes"]) == 3, "the requests are counted"
         )

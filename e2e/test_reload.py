@@ -10,7 +10,7 @@ from e2e.harness.scenario import write
 CHANGES = 100
 # So many of them wait for the control plane to notice the file by itself; the
 # others are announced by SIGHUP, which is faster and must be as safe.
-UNANNOUNCED = 25
+UNANNOUNCED = 15
 
 
 class Reload(Scenario):

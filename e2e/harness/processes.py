@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import resource
 import signal
 import subprocess
@@ -53,8 +54,11 @@ class Program:
         # Added to the environment of each start.
         self.env: dict[str, str] = {}
         self.process: subprocess.Popen | None = None
+        # Whether the test has asked it to end, or waited for its end.
+        self.may_end = False
 
     def start(self) -> None:
+        self.may_end = False
         with open(self.log_file, "ab") as log:
             log.write(("--- start: %s\n" % " ".join(self.argv)).encode())
             log.flush()
@@ -73,6 +77,8 @@ class Program:
         return self.process is not None and self.process.poll() is None
 
     def signal(self, sig: int) -> None:
+        if sig not in (signal.SIGHUP, signal.SIGSTOP, signal.SIGCONT):
+            self.may_end = True
         self.process.send_signal(sig)
 
     def terminate(self) -> None:
@@ -81,6 +87,7 @@ class Program:
 
     def wait(self, timeout: float = 20) -> int:
         """The exit status."""
+        self.may_end = True
         return self.process.wait(timeout)
 
     def kill(self) -> None:
@@ -132,6 +139,14 @@ class Program:
             pass
         return None
 
+    def trouble(self) -> str:
+        """What no program may ever do, in words; empty when it has not."""
+        if self.process is not None and not self.running() and not self.may_end:
+            return "%s ended by itself with status %d" % (self.name, self.process.returncode)
+        if found := re.search(r"(?m)^panic: .*|^fatal error: .*|.*after a panic.*|.*DATA RACE.*", self.log()):
+            return "%s: %s" % (self.name, found[0])
+        return ""
+
     def log(self) -> str:
         return self.log_file.read_text(errors="replace")
 
@@ -148,7 +163,17 @@ class Program:
         return records
 
 
-class ControlPlane(Program):
+class Plane(Program):
+    """A control plane or data plane."""
+
+    def stop(self) -> None:
+        # At once: that they end cleanly when they are asked to is shown by the
+        # scenarios about that, and takes time.
+        if self.process is not None and self.running():
+            self.kill()
+
+
+class ControlPlane(Plane):
     """controlplane serve."""
 
     def __init__(self, name: str, config: pathlib.Path, log: pathlib.Path, *flags: str):
@@ -181,7 +206,7 @@ class ControlPlane(Program):
         return metrics.parse(r.text)
 
 
-class DataPlane(Program):
+class DataPlane(Plane):
     """dataplane."""
 
     def __init__(self, name: str, control_planes: list[str], state_dir: pathlib.Path, log: pathlib.Path, *flags: str):

@@ -78,11 +78,17 @@ class Scenario(unittest.TestCase):
         return o
 
     def program(self, p: Program) -> Program:
-        """Starts it, and stops it after the test."""
+        """Starts it, and stops it after the test, which fails when the program
+        was in trouble."""
         self.programs.append(p)
-        self.addCleanup(p.stop)
+        self.addCleanup(self._stop, p)
         p.start()
         return p
+
+    def _stop(self, p: Program) -> None:
+        trouble = p.trouble()
+        p.stop()
+        self.assertEqual("", trouble)
 
     def control_plane(self, config: str, *flags: str, name: str = "controlplane") -> ControlPlane:
         """Starts a control plane on a file with this text, and waits until it
