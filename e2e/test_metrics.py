@@ -21,6 +21,7 @@ DATA_PLANE = {
     "dataplane_config_last_update_successful": "gauge",
     "dataplane_controlplane_connected": "gauge",
     "dataplane_build_info": "gauge",
+    "dataplane_threads": "gauge",
     "go_goroutines": "gauge",
     "process_open_fds": "gauge",
 }
