@@ -3,7 +3,7 @@ not one request notices."""
 
 import time
 
-from e2e.harness import Load, Scenario, eventually
+from e2e.harness import Client, Load, Scenario, eventually
 
 HAND_OVERS = 10
 CLIENTS = 32
@@ -49,3 +49,31 @@ class HandOver(Scenario):
         self.assertEqual([], fresh.duplicates(self.a) + kept.duplicates(self.a))
         # Each has moved over at each hand-over.
         self.assertGreaterEqual(kept.reconnects, KEPT * HAND_OVERS)
+
+    def test_clients_are_sent_away_a_few_at_a_time(self):
+        clients = [Client(self.port) for _ in range(CLIENTS)]
+        for c in clients:
+            self.addCleanup(c.close)
+            self.assertFalse(c.request("/x").closes)
+        self.successor(1)
+        self.current.terminate()
+        began = time.monotonic()
+        # Every client asks once in each round. How many are told to close?
+        rounds, told = [], []
+        while clients:
+            self.assertLess(time.monotonic() - began, 20, "%d clients were never told" % len(clients))
+            stay = []
+            for c in clients:
+                r = c.request("/x")  # ConnectionLost would be a lost request
+                self.assertEqual((200, True), (r.status, r.complete))
+                if r.closes:
+                    told.append(time.monotonic() - began)
+                else:
+                    stay.append(c)
+            if len(stay) < len(clients):
+                rounds.append(len(clients) - len(stay))
+            clients = stay
+        self.assertEqual(0, self.current.wait(20))
+        self.say("%d keep-alive clients were told to close in %d portions, from %.2f to %.2f s after SIGTERM"
+                 % (CLIENTS, len(rounds), told[0], told[-1]))  # fmt: skip
+        self.assertGreater(len(rounds), 2, rounds)
