@@ -3,28 +3,31 @@ package loop
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"reverseproxy/dataplane/internal/proxy"
 )
 
 // Drain ends the server without losing a request: it stops accepting as
-// Listener.Close does, makes each further response the last of its connection,
-// closes connections that are between two requests, and waits for what is in
-// progress. What is still there when ctx ends is cut off, and the error says how
+// Listener.Close does, sends clients away, and waits for what is in progress. What is still there when ctx ends is cut off, and the error says how
 // much that was. The server is closed when Drain returns.
 //
-// Connections in use are told by their next response. Idle ones are closed when
-// they have been silent for a while, a few at a time over up to half of the time
-// that ctx leaves, so that their clients do not all come back at the same moment.
+// Connections are sent away a few at a time, over up to half of the time that ctx
+// leaves, so that their clients do not all come back at the same moment: those in
+// use are told by a response, idle ones are closed when they have been silent for a
+// while.
 func (s *Server) Drain(ctx context.Context) error {
 	s.mu.Lock()
 	all := s.open()
 	s.mu.Unlock()
+	var stopping sync.WaitGroup
 	for _, l := range all {
-		l.stop(ctx)
+		stopping.Go(func() { l.stop(ctx) })
 	}
-	s.drain(ctx, nil, drainStep)
+	s.drain(ctx, all, nil, drainStep)
+	stopping.Wait()
+	s.drain(ctx, all, nil, drainStep) // who came while it left
 	left := s.connections.Load()
 	s.Close()
 	if left > 0 {
@@ -34,11 +37,13 @@ func (s *Server) Drain(ctx context.Context) error {
 }
 
 const (
-	// drainStep is how often idle connections are closed while draining, and
-	// drainPace how long draining takes per connection when there are few: without
-	// it, closing ten would take half of the drain time.
+	// drainStep is how often some clients are sent away while draining, and
+	// drainPace how long that takes per connection: without it, a hundred would
+	// take half of the drain time.
 	drainStep = 10 * time.Millisecond
 	drainPace = 5 * time.Millisecond
+	// few clients may all come back at the same moment.
+	few = 10
 	// quietTime is how long a connection must have been silent before draining
 	// closes it: a client that has just been answered, or has just connected, is
 	// about to send its next request, which would cross with the close and be
@@ -49,14 +54,17 @@ const (
 	spreadTime = 10 * time.Second
 )
 
-// drain closes the idle connections from of, or all, some every step, until there
-// are no connections of it left or ctx ends.
-func (s *Server) drain(ctx context.Context, of *proxy.Origin, every time.Duration) {
+// drain sends the clients of listeners away, some every step, and closes idle
+// connections from of, or all, until there are none left or ctx ends.
+func (s *Server) drain(ctx context.Context, from []*Listener, of *proxy.Origin, every time.Duration) {
 	count := &s.connections
 	if of != nil {
 		count = &of.Connections
 	}
-	spread, quiet := time.Duration(count.Load())*drainPace, quietTime
+	spread, quiet := time.Duration(0), quietTime
+	if n := count.Load(); n > few {
+		spread = time.Duration(n) * drainPace
+	}
 	if end, ok := ctx.Deadline(); ok {
 		spread, quiet = min(spread, time.Until(end)/2), min(quiet, time.Until(end)/4)
 	}
@@ -65,7 +73,10 @@ func (s *Server) drain(ctx context.Context, of *proxy.Origin, every time.Duratio
 
 	step := time.NewTicker(every)
 	defer step.Stop()
-	for count.Load() > 0 {
+	for done := int64(1); count.Load() > 0; done++ {
+		for _, l := range from {
+			l.origin.Drain(uint32(min(done*proxy.AllShares/steps, proxy.AllShares)))
+		}
 		s.loops.CloseIdle(of, max(each, 1), quiet)
 		select {
 		case <-step.C:
@@ -75,12 +86,15 @@ func (s *Server) drain(ctx context.Context, of *proxy.Origin, every time.Duratio
 	}
 }
 
-// drainBehind closes the connections of a listener that is gone, while others go
+// drainBehind sends the clients of a listener that is gone away, while others go
 // on.
-func (s *Server) drainBehind(of *proxy.Origin) {
+func (s *Server) drainBehind(l *Listener) {
 	ctx, cancel := context.WithTimeout(s.ctx, spreadTime)
 	defer cancel()
-	s.drain(ctx, of, drainStep)
+	all := []*Listener{l}
+	s.drain(ctx, all, &l.origin, drainStep)
+	<-l.stopped
 	// What is left is in use, perhaps for hours (tunnels).
-	s.drain(s.ctx, of, time.Second)
+	l.origin.Drain(proxy.AllShares)
+	s.drain(s.ctx, all, &l.origin, time.Second)
 }

@@ -15,6 +15,8 @@ type Listener struct {
 	server *Server
 	origin proxy.Origin
 	addr   net.Addr
+	// stopped is closed when nothing is accepted any more.
+	stopped chan struct{}
 
 	mu      sync.Mutex // held while it is being stopped or closed
 	socket  driver.Socket
@@ -26,7 +28,7 @@ type Listener struct {
 // bound and listening when Open returns, so that clients can connect, but nothing
 // is accepted before Serve. Several processes may share the port.
 func (s *Server) Open(address string, port uint16) (*Listener, error) {
-	l := &Listener{server: s}
+	l := &Listener{server: s, stopped: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -60,12 +62,12 @@ func (l *Listener) Serve() {
 // requests are closed in the background, spread over a few seconds. Close returns
 // when nothing is accepted any more.
 func (l *Listener) Close() {
-	l.stop(l.server.ctx)
 	l.server.mu.Lock()
-	defer l.server.mu.Unlock()
 	if !l.server.closed {
-		l.server.background.Go(func() { l.server.drainBehind(&l.origin) })
+		l.server.background.Go(func() { l.server.drainBehind(l) })
 	}
+	l.server.mu.Unlock()
+	l.stop(l.server.ctx)
 }
 
 // stop ends accepting and waits for that, not longer than ctx allows.
@@ -75,7 +77,7 @@ func (l *Listener) Close() {
 // as they know. So first it takes no new ones: their clients try again within a
 // second, and meet whoever shares the port, or nobody.
 func (l *Listener) stop(ctx context.Context) {
-	l.origin.Drain()
+	l.origin.Drain(0)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -90,7 +92,7 @@ func (l *Listener) stop(ctx context.Context) {
 
 // abandon closes the socket, whatever is in its queue.
 func (l *Listener) abandon() {
-	l.origin.Drain()
+	l.origin.Drain(proxy.AllShares)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.closed {
@@ -101,6 +103,7 @@ func (l *Listener) abandon() {
 func (l *Listener) close() {
 	l.closed = true
 	l.socket.Close()
+	close(l.stopped)
 	l.server.mu.Lock()
 	defer l.server.mu.Unlock()
 	delete(l.server.listeners, l)

@@ -67,7 +67,7 @@ func (e *Engine) respond(c *Conn, status int, reason, allow, contentType, body s
 	x.byProxy, x.code = true, status
 	// RFC 9112 section 9.3: the connection persists only when the next request
 	// can be found, which is behind all of this one.
-	x.keep = !x.wantClose && x.done && !c.origin.draining.Load() && (!c.eof || c.hasUnused())
+	x.keep = !x.wantClose && x.done && !c.origin.last(c) && (!c.eof || c.hasUnused())
 
 	out := append(e.scratch, "HTTP/1.1 "...)
 	out = strconv.AppendInt(out, int64(status), 10)

@@ -51,20 +51,36 @@ const (
 	closing // to be closed as soon as its output is written
 )
 
-// Origin is where client connections come from: a listener. Its connections are
-// told to close once it is draining. Any goroutine may use it.
+// Origin is where client connections come from: a listener. Once it is draining,
+// its connections are told, by a response that says so, that this response is
+// their last. Any goroutine may use it.
 type Origin struct {
-	draining atomic.Bool
+	// told is how much of AllShares is told; 0: it is not draining.
+	told atomic.Uint32
 	// Connections counts those that are open; whoever accepts and closes them
 	// keeps it.
 	Connections atomic.Int64
 }
 
-// Drain makes every further response on connections of this origin the last one.
-func (o *Origin) Drain() { o.draining.Store(true) }
+// AllShares is what Drain takes to mean every connection.
+const AllShares = 256
 
-// Draining reports whether Drain has been called.
-func (o *Origin) Draining() bool { return o.draining.Load() }
+// Drain makes the next response on connections of this origin their last: on
+// those that are accepted from now on, and on that part of the others, in shares of
+// AllShares. So a large number of clients can be sent away a few at a time. A later
+// call can only add to that.
+func (o *Origin) Drain(shares uint32) {
+	for {
+		told := o.told.Load()
+		next := max(told, min(shares, AllShares), 1)
+		if next == told || o.told.CompareAndSwap(told, next) {
+			return
+		}
+	}
+}
+
+// last reports whether the next response on c is to be its last one.
+func (o *Origin) last(c *Conn) bool { return uint32(c.share) < o.told.Load() }
 
 // Conn is the session's part of a connection, to a client or to a backend. A
 // driver keeps one in each of its connections, zeroed before use.
@@ -77,6 +93,7 @@ type Conn struct {
 	eof    bool // the peer has sent its FIN
 	abort  bool // closing ends with a reset
 	client bool
+	share  uint8 // of a client connection: when it is told that its origin drains
 
 	// peer is the other connection of the exchange or tunnel, nil when there is
 	// none. Each of two peers points to the other.

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"reverseproxy/dataplane/internal/proxy"
 )
 
 // kept brings w to where a client has been answered once, and the connection to
@@ -84,7 +86,7 @@ func TestLongRequestTakesNoRestingConnection(t *testing.T) {
 // the one to end the connection may have sent its next request already.
 func TestLastResponseIsNotDestroyedByWhatTheClientSendsNext(t *testing.T) {
 	w, c, o := kept(t)
-	w.origin.Drain()
+	w.origin.Drain(proxy.AllShares)
 	w.data(c, get)
 	w.data(o, okay)
 	if c.closed || !c.shut {
@@ -294,4 +296,41 @@ func TestSplicedBody(t *testing.T) {
 			t.Error("not closed")
 		}
 	})
+}
+
+// TestDrainInShares: clients are sent away a few at a time, new ones at once.
+func TestDrainInShares(t *testing.T) {
+	const clients = 64
+	w := newWorld(t, anything())
+	told := func(c *end) bool {
+		w.data(c, get)
+		for _, o := range w.dialled {
+			w.connect(o)
+			w.data(o, okay)
+			w.eof(o, nil)
+		}
+		w.dialled = nil
+		return strings.Contains(c.take(), "Connection: close")
+	}
+	var all []*end
+	for range clients {
+		all = append(all, w.accept())
+	}
+	w.origin.Drain(0)
+	if !told(w.accept()) {
+		t.Error("a client that came while draining was not told")
+	}
+	for _, share := range []uint32{proxy.AllShares / 4, proxy.AllShares / 2, proxy.AllShares} {
+		w.origin.Drain(share)
+		stay := all[:0]
+		for _, c := range all {
+			if !told(c) {
+				stay = append(stay, c)
+			}
+		}
+		all = stay
+		if want := clients - clients*int(share)/proxy.AllShares; len(all) < want-2 || len(all) > want+2 {
+			t.Errorf("%d clients stay, want %d", len(all), want)
+		}
+	}
 }

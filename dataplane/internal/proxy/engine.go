@@ -28,6 +28,10 @@ const (
 	lingerSilence = 2 * time.Second
 	lingerTime    = 30 * time.Second
 
+	// shareStep is odd, so that all shares are given out before one is given again,
+	// and the golden section of them, so that any few in a row lie evenly.
+	shareStep = 159
+
 	bufferBytes    = 4 << 10  // of a new buffer
 	maxBufferBytes = 32 << 10 // larger ones are left to the garbage collector
 	maxBuffers     = 256      // kept for reuse
@@ -69,6 +73,7 @@ type Engine struct {
 	// of them is answered at once, the next is taken there and not in finish.
 	reading *Conn
 	serial  uint64 // of the last exchange
+	share   uint8  // of the last client connection
 
 	// Scratch space of one callback.
 	req     http1.Request
@@ -104,6 +109,11 @@ func (e *Engine) SetNow(ns int64) { e.now = ns }
 // without the port, as it is to appear in X-Forwarded-For.
 func (e *Engine) Accept(c *Conn, remote string, o *Origin) {
 	c.client, c.remote, c.origin = true, remote, o
+	if o.told.Load() == 0 {
+		// Those that come one after the other are told far apart.
+		e.share += shareStep
+		c.share = e.share
+	}
 	c.state = idle
 	e.metrics.Connections(e.shard, metrics.Idle, 1)
 	e.rest(c)

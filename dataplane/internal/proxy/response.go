@@ -98,7 +98,7 @@ func (e *Engine) response(b *Conn, p []byte) {
 		// RFC 9112 section 6.1: never to a client of HTTP/1.0.
 		b.reframe = toClose
 	}
-	x.keep = !x.wantClose && x.done && !c.origin.draining.Load() &&
+	x.keep = !x.wantClose && x.done && !c.origin.last(c) &&
 		(!c.eof || c.hasUnused()) &&
 		b.reframe != toClose && (framing != http1.UntilClose || b.reframe == toChunk)
 
