@@ -6,7 +6,13 @@
 
 # Time for each fuzz target of `make fuzz`.
 FUZZTIME ?= 30s
-# Which benchmarks `make bench` runs, and how often (benchstat wants 6 or more).
+# Which cells `make bench` measures (all if empty; an unknown name lists them), in
+# how many rounds, of how many seconds, and where it writes all details.
+CELLS ?=
+ROUNDS ?= 5
+SECONDS ?= 2
+JSON ?=
+# Which benchmarks `make microbench` runs, and how often (benchstat wants 6 or more).
 BENCH ?= .
 COUNT ?= 1
 # What `make run` serves.
@@ -32,7 +38,7 @@ GO_FILES = $$(find . -name '*.go' -not -path './build/*')
 BUF_AGAINST = $$(git describe --tags --abbrev=0 2>/dev/null || git rev-parse --quiet --verify HEAD~1 2>/dev/null)
 
 .NOTPARALLEL:
-.PHONY: help build run test unit coverage e2e e2e-portable format lint generate fuzz bench clean \
+.PHONY: help build run test unit coverage e2e e2e-portable format lint generate fuzz bench microbench clean \
 	deps check-format check-vet check-lint check-proto check-generated
 
 help: ## print this list
@@ -85,7 +91,11 @@ fuzz: ## every fuzz target for FUZZTIME (30s) each
 		done; \
 	done
 
-bench: ## benchmarks; BENCH=regexp, COUNT=6 for benchstat
+bench: deps build ## beside nginx and HAProxy; CELLS=c64,close ROUNDS=3 SECONDS=2 JSON=file for a part
+	CGO_ENABLED=0 $(GO) build -trimpath -o build/bench/ ./e2e/bench/relay ./e2e/bench/openloop
+	@$(PYTHON) -B -m e2e.bench --cells "$(CELLS)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)" --json "$(JSON)"
+
+microbench: ## Go benchmarks; BENCH=regexp, COUNT=6 for benchstat
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./...
 
 clean: ## remove build/

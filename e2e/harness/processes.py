@@ -46,6 +46,10 @@ def allow_files(pid: int, n: int) -> int:
 class Program:
     """A long-running program. Its output goes to a file."""
 
+    # How it is started. A session of its own: Ctrl-C at the tests reaches the
+    # tests only, which then stop everything in order.
+    how = {"start_new_session": True}
+
     def __init__(self, name: str, argv: list[str], log: pathlib.Path, cwd: pathlib.Path | None = None):
         self.name = name
         self.argv = argv
@@ -62,10 +66,8 @@ class Program:
         with open(self.log_file, "ab") as log:
             log.write(("--- start: %s\n" % " ".join(self.argv)).encode())
             log.flush()
-            # A session of its own: Ctrl-C at the tests reaches the tests only,
-            # which then stop everything in order.
             self.process = subprocess.Popen(
-                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.cwd, start_new_session=True,
+                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.cwd, **self.how,
                 env={**os.environ, **self.env},
             )  # fmt: skip
 

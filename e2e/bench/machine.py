@@ -1,0 +1,46 @@
+"""What the figures were measured on, and with."""
+
+import datetime
+import os
+import pathlib
+import platform
+import re
+import subprocess
+
+from e2e.bench.children import ALL
+from e2e.harness.processes import BUILD, ROOT
+
+
+def describe(command: str) -> list[str]:
+    """Lines for the head of the report."""
+    return [
+        "date      %s" % datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "machine   %s, %d CPUs, %.0f GB, %s %s" % (_cpu(), len(ALL), _memory(), platform.system(), platform.release()),
+        "versions  ours %s (%s), %s, %s, %s"
+        % (_first([str(BUILD / "dataplane"), "--version"]), _commit(), _first(["nginx", "-v"]), _first(["haproxy", "-v"]), _first(["wrk", "-v"])),
+        "command   %s" % command,
+    ]
+
+
+def _cpu() -> str:
+    found = re.search(r"^model name\s*:\s*(.+)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1] if found else platform.machine()
+
+
+def _memory() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+
+
+def _commit() -> str:
+    return _first(["git", "-C", str(ROOT), "describe", "--always", "--dirty"])
+
+
+def _first(argv: list[str]) -> str:
+    """The first line that a program prints."""
+    try:
+        p = subprocess.run(argv, capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL)
+    except OSError:
+        return "no " + argv[0]
+    lines = (p.stdout + p.stderr).strip().splitlines()
+    # Without the copyright and the address that follow the version.
+    return re.sub(r"( \[epoll\])? Copyright.*| - https?:.*|nginx version: ", "", lines[0]) if lines else argv[0]
