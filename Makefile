@@ -6,12 +6,12 @@
 
 # Time for each fuzz target of `make fuzz`.
 FUZZTIME ?= 30s
-# Which cells `make bench` measures (all if empty; an unknown name lists them), in
-# how many rounds, of how many seconds, and where it writes all details.
+# Which cells `make bench` measures (all if empty), in how many rounds, of how many
+# seconds, and further flags; BENCHFLAGS=--help lists cells and flags.
 CELLS ?=
 ROUNDS ?= 5
 SECONDS ?= 2
-JSON ?=
+BENCHFLAGS ?=
 # Which benchmarks `make microbench` runs, and how often (benchstat wants 6 or more).
 BENCH ?= .
 COUNT ?= 1
@@ -91,9 +91,10 @@ fuzz: ## every fuzz target for FUZZTIME (30s) each
 		done; \
 	done
 
-bench: deps build ## beside nginx and HAProxy; CELLS=c64,close ROUNDS=3 SECONDS=2 JSON=file for a part
+bench: deps build ## beside nginx and HAProxy, 15 minutes; CELLS=c64,close ROUNDS=3 for a part
+	@[ "$$(uname -s)" = Linux ] || { echo "make bench needs Linux" >&2; exit 1; }
 	CGO_ENABLED=0 $(GO) build -trimpath -o build/bench/ ./e2e/bench/relay ./e2e/bench/openloop
-	@$(PYTHON) -B -m e2e.bench --cells "$(CELLS)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)" --json "$(JSON)"
+	@$(PYTHON) -B -m e2e.bench --cells "$(CELLS)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)" $(BENCHFLAGS)
 
 microbench: ## Go benchmarks; BENCH=regexp, COUNT=6 for benchstat
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./...

@@ -3,24 +3,24 @@
 import argparse
 import dataclasses
 import json
+import pathlib
 import resource
 import shlex
 import sys
 import time
 import traceback
 
-from e2e.bench import cells, machine, packages, proxies, report, rounds, session, work
-from e2e.bench.cells import Cell
+from e2e.bench import catalogue, machine, packages, proxies, report, session
+from e2e.bench.catalogue import Measurement
+from e2e.bench.options import Options
 from e2e.bench.report import Finding
-from e2e.bench.stage import Stage
 from e2e.harness.processes import BUILD
 
 # Open files that a proxy may need for the clients of the largest cell.
 FILES = 18000
 
 
-def main() -> int:
-    options = parse()
+def main(arguments: argparse.Namespace, chosen: list[Measurement]) -> int:
     # The lines come as they are found, also into a file.
     sys.stdout.reconfigure(line_buffering=True)
     for program in ("controlplane", "dataplane", "bench/relay", "bench/openloop"):
@@ -33,21 +33,20 @@ def main() -> int:
     except RuntimeError as e:
         print("make bench: %s" % e, file=sys.stderr)
         return 1
-    kinds = [k for k in proxies.ALL if k.name not in missing]
     started = time.monotonic()
-    head = machine.describe(options.command)
+    head = machine.describe(arguments.command)
     print(*head, "", sep="\n")
     findings = []
-    for cell in options.cells:
-        f = measure(cell, kinds, options)
+    for measurement in chosen:
+        f = measure(measurement, participants(measurement, missing, arguments), arguments)
         findings.append(f)
         print(report.figures(f), end="\n\n")
     print(*head, sep="\n")
-    print("took      %.0f s, %d rounds of %d s for each cell\n" % (time.monotonic() - started, options.rounds, options.seconds))
+    print("took      %.0f s, %d rounds of %d s for each cell\n" % (time.monotonic() - started, arguments.rounds, arguments.seconds))
     print("Targets (× is CPU time per request of ours to that of the better of nginx and HAProxy):\n")
     print(report.verdicts(findings))
-    if options.json:
-        with open(options.json, "w") as out:
+    if arguments.json:
+        with open(arguments.json, "w") as out:
             json.dump({"head": head, "findings": [dataclasses.asdict(f) for f in findings]}, out, indent=1)
     failed = [f.name for f in findings if f.errors]
     if failed:
@@ -55,42 +54,57 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def measure(cell: Cell, kinds: list[type[proxies.Proxy]], options: argparse.Namespace) -> Finding:
-    """A cell that cannot be run is a failed one; the others are still run."""
+def measure(measurement: Measurement, kinds: list[type[proxies.Proxy]], arguments: argparse.Namespace) -> Finding:
+    """What cannot be run is a failure; the others are still run."""
+
+    def tell(line: str) -> None:
+        if sys.stderr.isatty():
+            print("  %s %s" % (measurement.name, line), file=sys.stderr)
+
     try:
-        with Stage([k for k in kinds if cell.name not in k.unfit], cell.threads) as stage:
-            return work.finding(rounds.measure(stage, cell, options.rounds, options.seconds, lambda line: tell(cell, line)))
+        return measurement.measure(Options(arguments.rounds, arguments.seconds, kinds, tell))
     except Exception as e:
         traceback.print_exc()
-        return Finding(cell.name, cell.title, [], errors={"all": "%s: %s" % (type(e).__name__, e)})
+        return Finding(measurement.name, measurement.title, [], errors={"all": "%s: %s" % (type(e).__name__, e)})
 
 
-def tell(cell: Cell, line: str) -> None:
-    """Progress, for those who wait."""
-    if sys.stderr.isatty():
-        print("  %s %s" % (cell.name, line), file=sys.stderr)
+def participants(measurement: Measurement, missing: list[str], arguments: argparse.Namespace) -> list[type[proxies.Proxy]]:
+    """Who is installed, asked for, and has something to say there."""
+    wanted = [n for n in arguments.proxies.split(",") if n]
+    proxies.Ours.flags = shlex.split(arguments.flags)
+    kinds = list(proxies.ALL)
+    if arguments.against:
+        proxies.Before.binary = pathlib.Path(arguments.against) / "dataplane"
+        kinds.insert(1, proxies.Before)
+    return [k for k in kinds if k.needs not in missing and k.fits(measurement.name) and (not wanted or k.name in wanted)]
 
 
-def parse() -> argparse.Namespace:
-    known = {c.name: c for c in cells.CELLS}
+def parse() -> tuple[argparse.Namespace, list[Measurement]]:
+    known = {m.name: m for m in catalogue.ALL}
     parser = argparse.ArgumentParser(
         prog="make bench", description="What forwarding costs, beside nginx, HAProxy and a byte relay.",
-        epilog="cells: " + "; ".join("%s: %s" % (c.name, c.title) for c in cells.CELLS),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="cells:\n" + report.table([[m.name, m.title] for m in catalogue.ALL]),
     )  # fmt: skip
-    parser.add_argument("--cells", default="", help="comma-separated; all if empty")
+    parser.add_argument("--cells", default="", help="what to measure, comma-separated; all if empty")
+    parser.add_argument("--proxies", default="", help="whom to measure, comma-separated; all if empty")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each cell (default 5)")
     parser.add_argument("--seconds", type=int, default=2, help="time of one run in a round (default 2)")
     parser.add_argument("--json", metavar="FILE", help="write everything that was measured to FILE")
-    options = parser.parse_args()
-    names = [n for n in options.cells.split(",") if n] or list(known)
+    parser.add_argument("--flags", default="", help="further flags of our data plane")
+    parser.add_argument("--against", metavar="DIR", help='also measure the data plane of another build, as "before"')
+    arguments = parser.parse_args()
+    names = [n for n in arguments.cells.split(",") if n] or list(known)
     for n in names:
         if n not in known:
             parser.error("no cell %r; there are: %s" % (n, ", ".join(known)))
-    if options.rounds < 1 or options.seconds < 1:
+    if arguments.rounds < 1 or arguments.seconds < 1:
         parser.error("rounds and seconds are at least 1")
-    options.cells = [known[n] for n in names]
-    options.command = "make bench CELLS=%s ROUNDS=%d SECONDS=%d" % (shlex.quote(",".join(names)), options.rounds, options.seconds)
-    return options
+    arguments.command = "make bench CELLS=%s ROUNDS=%d SECONDS=%d" % (arguments.cells, arguments.rounds, arguments.seconds)
+    more = ["--%s=%s" % (n, shlex.quote(v)) for n in ("proxies", "flags", "against") if (v := getattr(arguments, n))]
+    if more:
+        arguments.command += " BENCHFLAGS=" + shlex.quote(" ".join(more))
+    return arguments, [known[n] for n in names]
 
 
 def _raise_limit() -> None:
@@ -101,4 +115,5 @@ def _raise_limit() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(session.run(main))
+    parsed = parse()
+    sys.exit(session.run(lambda: main(*parsed)))

@@ -3,6 +3,7 @@ measured from the moment it was due."""
 
 import json
 import pathlib
+import signal
 import struct
 import subprocess
 
@@ -34,6 +35,10 @@ class OpenLoop:
         if self._process.poll() is None:
             self._process.kill()
         self._process.communicate()
+
+    def stop(self) -> None:
+        """No more requests; the result is that of those until now."""
+        self._process.send_signal(signal.SIGINT)
 
     def result(self) -> dict:
         """Waits for the end. The keys are those of Result in openloop/main.go."""

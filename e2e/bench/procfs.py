@@ -22,28 +22,37 @@ class CPU:
         return CPU(self.total - other.total, self.user - other.user)
 
 
-def family(pid: int) -> list[int]:
-    """The process and all that descend from it."""
-    children: dict[int, list[int]] = {}
+Relatives = dict[int, list[int]]
+
+
+def relatives() -> Relatives:
+    """The children of each process."""
+    children: Relatives = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
                 children.setdefault(int(_stat(int(entry))[1]), []).append(int(entry))
             except OSError:
                 continue  # it has ended
+    return children
+
+
+def family(pid: int, of: Relatives | None = None) -> list[int]:
+    """The process and all that descend from it."""
+    of = relatives() if of is None else of
     pids = [pid]
     for p in pids:
-        pids += children.get(p, [])
+        pids += of.get(p, [])
     return pids
 
 
-def cpu(pid: int) -> CPU:
+def cpu(pid: int, of: Relatives | None = None) -> CPU:
     """What the process and its descendants have used until now.
 
-    The time of threads that have ended is in `stat` only. It is exact to a tick,
-    so the time of the living threads is taken when it is more."""
+    The time of threads that have ended is in `stat` only, which is exact to a
+    tick, as is that of children that have; that of the others is in `schedstat`."""
     total = CPU()
-    for p in family(pid):
+    for p in family(pid, of):
         try:
             fields = _stat(p)
         except OSError:
@@ -55,22 +64,30 @@ def cpu(pid: int) -> CPU:
                 threads += int((task / "schedstat").read_text().split()[0])
             except (OSError, IndexError, ValueError):
                 pass
-        exact = threads / 1e9
-        # Ended threads are the difference, when it is more than rounding.
-        both = user + system
+        exact, both = threads / 1e9, user + system
+        # More than rounding is the time of ended threads.
         used = both if both - exact > 3 / TICKS else exact
         total += CPU(used, used * user / both if both else 0.0)
+        ended_user, ended_system = int(fields[13]) / TICKS, int(fields[14]) / TICKS
+        total += CPU(ended_user + ended_system, ended_user)
     return total
 
 
-def rss(pid: int) -> int:
-    """Resident bytes of the process and its descendants."""
-    return sum(_status(p, "VmRSS") for p in family(pid))
+def memory(pid: int) -> int:
+    """Resident bytes of the process and its descendants; what they share, and what
+    they share with others, is counted in shares (PSS)."""
+    total = 0
+    for p in family(pid):
+        try:
+            total += _kilobytes(pathlib.Path("/proc/%d/smaps_rollup" % p).read_text(), "Pss")
+        except OSError:
+            continue  # it has ended
+    return total
 
 
 def peak_rss(pid: int) -> int:
     """The most resident bytes of one process since reset_peak_rss."""
-    return _status(pid, "VmHWM")
+    return _kilobytes(pathlib.Path("/proc/%d/status" % pid).read_text(), "VmHWM")
 
 
 def reset_peak_rss(pid: int) -> None:
@@ -105,11 +122,9 @@ def _tasks(pid: int) -> list[pathlib.Path]:
         return []
 
 
-def _status(pid: int, name: str) -> int:
-    try:
-        for line in pathlib.Path("/proc/%d/status" % pid).read_text().splitlines():
-            if line.startswith(name + ":"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0
+def _kilobytes(text: str, name: str) -> int:
+    """The value of a line "name:  123 kB", in bytes."""
+    for line in text.splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+    raise ValueError("no %s in %r" % (name, text[:200]))

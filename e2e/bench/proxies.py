@@ -7,18 +7,23 @@ times everything as always; the others are not asked to.
 """
 
 import dataclasses
-import os
 import pathlib
 import signal
+import time
+from collections.abc import Sequence
 
 from e2e.bench import children
 from e2e.bench.children import Child
 from e2e.bench.origin import FILES, nginx_user
+from e2e.bench.targets import BEFORE, OURS
 from e2e.harness import ControlPlane, DataPlane, eventually, free_port, get
 from e2e.harness.processes import BUILD
 from e2e.harness.scenario import write
 
 PATHS = ["/bench", *FILES]
+
+# Connections that each takes from clients. HAProxy wants 2.5 files for each.
+CLIENTS = 7000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,20 +36,27 @@ class Place:
     # The proxy's CPUs, and those of what stands around it.
     cpus: frozenset[int]
     others: frozenset[int]
+    # What is forwarded: exact paths, all to the same backends.
+    paths: Sequence[str] = tuple(PATHS)
 
 
 class Proxy:
     """One proxy. name is the column of the report."""
 
     name = ""
-    # Cells that it has nothing to say to, by name.
-    unfit: frozenset[str] = frozenset()
+    # The program that must be installed for it, if any.
+    needs = ""
 
     def __init__(self, place: Place):
         self.place = place
-        self.folder = place.folder / self.name
+        self.folder = place.folder / self.name.replace(", ", "-")
         self.folder.mkdir(parents=True)
         self.port = free_port()
+
+    @classmethod
+    def fits(cls, measurement: str) -> bool:
+        """Whether it has something to say there."""
+        return True
 
     @property
     def program(self) -> Child | DataPlane:
@@ -55,32 +67,47 @@ class Proxy:
     def pid(self) -> int:
         return self.program.pid
 
-    def start(self) -> None:
-        self.program.start()
-        self.wait()
+    @property
+    def pids(self) -> list[int]:
+        """Everything that runs for it, without descendants."""
+        return [self.pid]
 
-    def wait(self) -> None:
+    def configure(self, paths: Sequence[str]) -> None:
+        """Writes the configuration, which forwards these paths."""
+
+    def change(self, paths: Sequence[str]) -> None:
+        """Changes the configuration while it runs."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        self.configure(self.place.paths)
+        self.program.start()
+
         def answers():
             if not self.program.running():
                 raise RuntimeError("%s has ended:\n%s" % (self.name, self.program.log()[-2000:]))
-            return get(self.port, PATHS[0]).status == 200
+            return get(self.port, self.place.paths[-1]).status == 200
 
-        eventually(answers, "%s answers" % self.name)
+        eventually(answers, "%s answers" % self.name, within=60)
 
     def stop(self) -> None:
         self.program.stop()
 
 
 class Ours(Proxy):
-    name = "ours"
+    name = OURS
+    # The program, and flags for it beyond those that every measurement needs.
+    binary = BUILD / "dataplane"
+    flags: Sequence[str] = ()
 
     def __init__(self, place: Place):
         super().__init__(place)
         self.control_plane = ControlPlane("controlplane", self.folder / "config.yaml", self.folder / "controlplane.log")
         self.data_plane = DataPlane(
             "dataplane", [self.control_plane.server], self.folder / "state", self.folder / "dataplane.log",
-            "--threads", str(place.threads), "--drain-timeout", "1s", *os.environ.get("BENCH_FLAGS", "").split(),
+            "--threads", str(place.threads), "--drain-timeout", "1s", *self.flags,
         )  # fmt: skip
+        self.data_plane.argv[0] = str(self.binary)
         self.data_plane.how = children.how(place.cpus)
         # It only works when the configuration changes, and then in the background.
         self.control_plane.how = children.how(place.others, niceness=19)
@@ -89,13 +116,50 @@ class Ours(Proxy):
     def program(self) -> DataPlane:
         return self.data_plane
 
-    def config(self, extra: str = "") -> str:
-        pool = "".join("  - http://%s\n" % b for b in self.place.backends)
-        endpoints = "".join("- from: %s\n  pool:\n%s" % (path, pool) for path in PATHS)
-        return "port: %d\nlimits: {maxConnections: 7000, idleTimeout: 1h}\nendpoints:\n%s%s" % (self.port, endpoints, extra)
+    @property
+    def pids(self) -> list[int]:
+        return [self.data_plane.pid, self.control_plane.pid]
+
+    def configure(self, paths: Sequence[str]) -> None:
+        write(self.control_plane.config, self.text(paths))
+
+    def text(self, paths: Sequence[str], weight: int = 1) -> str:
+        """The configuration. weight is that of every backend of every tenth
+        endpoint: something to change."""
+        lines = ["port: %d" % self.port, "limits: {maxConnections: %d, idleTimeout: 1h}" % CLIENTS, "endpoints:"]
+        plain = ["  - http://" + b for b in self.place.backends]
+        weighted = plain if weight == 1 else ["  - {url: 'http://%s', weight: %d}" % (b, weight) for b in self.place.backends]
+        for i, path in enumerate(paths):
+            lines += ["- from: " + path, "  pool:", *(plain if i % 10 else weighted)]
+        return "\n".join(lines) + "\n"
+
+    def change(self, paths: Sequence[str]) -> None:
+        self.apply(self.text(paths))
+
+    def apply(self, text: str, within: float = 60) -> tuple[float, float]:
+        """Saves the configuration and waits until the data plane runs it. Returns
+        when (time.monotonic()) the control plane accepted it and when it was
+        applied."""
+        before = self.control_plane.status()["revision"]
+        write(self.control_plane.config, text)
+        self.control_plane.signal(signal.SIGHUP)
+
+        def accepted():
+            return self.control_plane.status()["revision"] > before
+
+        def applied():
+            status = self.control_plane.status()
+            (row,) = status["dataplanes"]
+            return row["state"] == "applied" and row["version"] == status["version"]
+
+        times = []
+        for what in (accepted, applied):
+            eventually(what, "the change is %s" % what.__name__, within)
+            times.append(time.monotonic())
+        return times[0], times[1]
 
     def start(self) -> None:
-        write(self.control_plane.config, self.config())
+        self.configure(self.place.paths)
         self.control_plane.start()
         super().start()
 
@@ -104,8 +168,14 @@ class Ours(Proxy):
         self.control_plane.stop()
 
 
+class Before(Ours):
+    """Another build of ours, to compare with."""
+
+    name = BEFORE
+
+
 class Nginx(Proxy):
-    name = "nginx"
+    name = needs = "nginx"
 
     CONF = """
 {user}
@@ -122,7 +192,6 @@ http {{
   client_body_buffer_size 32k;
   proxy_http_version 1.1; proxy_set_header Connection "";
   proxy_buffer_size 32k; proxy_buffers 8 32k; proxy_busy_buffers_size 64k; proxy_max_temp_file_size 0;
-  {extra}
   upstream backends {{
     {servers}
     keepalive 4096; keepalive_requests 1000000000; keepalive_timeout 1h;
@@ -138,38 +207,36 @@ http {{
     def __init__(self, place: Place):
         super().__init__(place)
         self.conf = self.folder / "nginx.conf"
-        self.argv = ["nginx", "-e", self.folder / "error.log", "-c", self.conf]
-        self._program = Child("nginx", self.argv, self.folder, place.cpus)
-        self.configure()
+        argv = ["nginx", "-e", self.folder / "error.log", "-c", self.conf]
+        self._program = Child("nginx", argv, self.folder, place.cpus)
 
     @property
     def program(self) -> Child:
         return self._program
 
-    def configure(self, locations: str | None = None, extra: str = "") -> None:
-        if locations is None:
-            locations = "\n    ".join("location = %s { proxy_pass http://backends; }" % p for p in PATHS)
+    def configure(self, paths: Sequence[str]) -> None:
         self.conf.write_text(
             self.CONF.format(
-                user=nginx_user(), threads=self.place.threads, folder=self.folder, port=self.port, extra=extra,
+                user=nginx_user(), threads=self.place.threads, folder=self.folder, port=self.port,
                 # With several workers each has a queue of its own, or one gets all.
                 listen=" reuseport" if self.place.threads > 1 else "",
                 servers=" ".join("server %s max_fails=0;" % b for b in self.place.backends),
-                locations=locations,
+                locations="\n    ".join("location = %s { proxy_pass http://backends; }" % p for p in paths),
             )  # fmt: skip
         )
 
-    def reload(self) -> None:
+    def change(self, paths: Sequence[str]) -> None:
+        self.configure(paths)
         self.program.signal(signal.SIGHUP)
 
 
 class HAProxy(Proxy):
-    name = "haproxy"
+    name = needs = "haproxy"
 
     CONF = """
 global
   nbthread {threads}
-  maxconn 7000
+  maxconn {clients}
   tune.bufsize 32768
   stats socket {folder}/admin.sock level admin expose-fd listeners
 defaults
@@ -193,23 +260,28 @@ backend backends
         self.conf = self.folder / "haproxy.cfg"
         # A master process, as it is run by distributions, so that it can reload.
         self._program = Child("haproxy", ["haproxy", "-W", "-db", "-f", self.conf], self.folder, place.cpus)
-        self.configure("use_backend backends if { path %s }" % " ".join(PATHS))
 
     @property
     def program(self) -> Child:
         return self._program
 
-    def configure(self, rules: str) -> None:
+    def configure(self, paths: Sequence[str]) -> None:
+        rules = "use_backend backends if { path %s }" % " ".join(paths)
+        if len(paths) > 50:
+            table = self.folder / "paths.map"
+            table.write_text("".join(p + " backends\n" for p in paths))
+            rules = "use_backend %%[path,map_str(%s)]" % table
         self.conf.write_text(
             self.CONF.format(
-                threads=self.place.threads, folder=self.folder, port=self.port, rules=rules,
+                threads=self.place.threads, folder=self.folder, port=self.port, rules=rules, clients=CLIENTS,
                 servers="\n  ".join(
                     "server s%d %s pool-purge-delay 1h" % (i, b) for i, b in enumerate(self.place.backends)
                 ),
             )  # fmt: skip
         )
 
-    def reload(self) -> None:
+    def change(self, paths: Sequence[str]) -> None:
+        self.configure(paths)
         self.program.signal(signal.SIGUSR2)
 
 
@@ -217,8 +289,12 @@ class Relay(Proxy):
     """The kernel's floor: copies bytes, knows no HTTP."""
 
     name = "relay"
-    # It opens a backend connection for each client connection, and has one thread.
-    unfit = frozenset({"close", "2cores"})
+
+    @classmethod
+    def fits(cls, measurement: str) -> bool:
+        # It opens a backend connection for each client connection, and has one
+        # thread and no configuration.
+        return measurement not in ("close", "2cores", "reloads", "table", "change")
 
     def __init__(self, place: Place):
         super().__init__(place)
@@ -232,4 +308,23 @@ class Relay(Proxy):
         return self._program
 
 
-ALL: list[type[Proxy]] = [Ours, Nginx, HAProxy, Relay]
+class _Deferred:
+    """Wakes only when the request is there, which is not the default of the
+    peers. Shown beside them where connections are new."""
+
+    @classmethod
+    def fits(cls, measurement: str) -> bool:
+        return measurement == "close"
+
+
+class DeferredNginx(_Deferred, Nginx):
+    name = "nginx, deferred"
+    CONF = Nginx.CONF.replace("backlog=4096", "backlog=4096 deferred")
+
+
+class DeferredHAProxy(_Deferred, HAProxy):
+    name = "haproxy, deferred"
+    CONF = HAProxy.CONF.replace("backlog 4096", "backlog 4096 defer-accept")
+
+
+ALL: list[type[Proxy]] = [Ours, Nginx, HAProxy, DeferredNginx, DeferredHAProxy, Relay]

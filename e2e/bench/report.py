@@ -1,6 +1,7 @@
 """What was found, as text."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from e2e.bench.targets import Verdict
@@ -22,15 +23,20 @@ class Finding:
     data: object = None
 
 
+_NUMBER = re.compile(r"[≤≥]? ?[\d.,]+|inf|-|")
+
+
 def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
-    """Columns as wide as their widest cell; the first to the left, others to the
-    right."""
-    widths = [max(len(r[i]) for r in rows if i < len(r)) for i in range(max(map(len, rows)))]
-    lines = []
-    for r in rows:
-        cells = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths))]
-        lines.append((indent + "  ".join(cells)).rstrip())
-    return "\n".join(lines)
+    """Columns as wide as their widest cell; numbers to the right, the rest to the
+    left. The first row is the head."""
+    lines = [indent] * len(rows)
+    for column in range(max(map(len, rows))):
+        cells = [r[column] if column < len(r) else "" for r in rows]
+        width = max(map(len, cells))
+        right = all(_NUMBER.fullmatch(c) for c in cells[1:])
+        for i, c in enumerate(cells):
+            lines[i] += (c.rjust(width) if right else c.ljust(width)) + "  "
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def figures(finding: Finding) -> str:

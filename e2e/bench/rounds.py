@@ -1,21 +1,28 @@
-"""Rounds: in each, every proxy does the work of a cell once, the first one last
-the next time. What the machine does meanwhile hits all of them alike, and a round
-in which it did too much else is run again, but not for ever."""
+"""Rounds: in each, everything that is compared runs once, in an order that moves
+on. What the machine does meanwhile hits all of them alike, and a round in which
+it did too much else is run again, but not for ever."""
 
 import dataclasses
 from collections.abc import Callable
 
-from e2e.bench import procfs
-from e2e.bench.cells import Cell, Outcome
 from e2e.bench.cost import Cost
-from e2e.bench.stage import Stage
 from e2e.bench.stats import median, spread
 
-# Shares of the machine that others may use in a round that counts.
-MOST_FOREIGN = 0.05
-MOST_STOLEN = 0.02
 # How far the middle half of the rounds may lie apart before more are run.
 MOST_SPREAD = 0.10
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What the clients saw. Latencies are in microseconds; p999 is 0 where it is
+    not known."""
+
+    requests: int
+    seconds: float
+    p50: float
+    p99: float
+    p999: float = 0.0
+    errors: str = ""
 
 
 @dataclasses.dataclass
@@ -24,7 +31,7 @@ class Sample:
 
     outcome: Outcome
     cost: Cost
-    rss: int
+    memory: int
 
     @property
     def micros(self) -> float:
@@ -49,22 +56,17 @@ class Sample:
     def rate(self) -> float:
         return self.outcome.requests / self.outcome.seconds if self.outcome.seconds else 0.0
 
-    @property
-    def disturbed(self) -> bool:
-        return self.cost.foreign > MOST_FOREIGN or self.cost.stolen > MOST_STOLEN
-
 
 Round = dict[str, Sample]
 
 
 @dataclasses.dataclass
 class Result:
-    """A measured cell. rounds are those that count."""
+    """The rounds that count."""
 
-    cell: Cell
     rounds: list[Round]
-    # Rounds that were run again, and why the cell is not to be trusted in spite
-    # of them; empty when it is.
+    # Rounds that were run again, and why the others are not to be trusted in spite
+    # of that; empty when they are.
     repeated: int = 0
     disturbed: str = ""
 
@@ -91,35 +93,34 @@ class Result:
         return found
 
 
-def measure(stage: Stage, cell: Cell, rounds: int, seconds: int, tell: Callable[[str], None]) -> Result:
-    names = list(stage.proxies)
-    for name in names:  # connections to backends are made, memory is allocated
-        cell.load(stage, stage.proxies[name], 1)
+    @property
+    def notes(self) -> list[str]:
+        """For the report."""
+        notes = []
+        if self.repeated:
+            notes.append("%d of %d rounds were run again" % (self.repeated, self.repeated + len(self.rounds)))
+        if self.disturbed:
+            notes.append("DISTURBED: " + self.disturbed)
+        return notes
+
+
+def measure(names: list[str], run: Callable[[str], Sample], rounds: int, tell: Callable[[str], None]) -> Result:
+    """Runs every name in so many undisturbed rounds, and at most twice as many."""
     done: list[Round] = []
     quiet: list[Round] = []
-    while len(quiet) < rounds or _unsteady(quiet):
-        if len(done) == 2 * rounds:
-            break
-        order = names[len(done) % len(names) :] + names[: len(done) % len(names)]
-        this = {name: _run(stage, cell, name, seconds) for name in order}
-        this = {name: this[name] for name in names}
+    while len(done) < 2 * rounds and (len(quiet) < rounds or _unsteady(quiet)):
+        turn = len(done) % len(names)
+        samples = {name: run(name) for name in names[turn:] + names[:turn]}
+        this = {name: samples[name] for name in names}
         done.append(this)
-        if not any(s.disturbed for s in this.values()):
+        if not any(s.cost.disturbed for s in this.values()):
             quiet.append(this)
-        tell("round %d: %s" % (len(done), ", ".join("%s %.1f" % (name, this[name].micros) for name in names)))
+        tell("round %d, CPU µs/request: %s" % (len(done), ", ".join("%s %.1f" % (n, s.micros) for n, s in this.items())))
     if len(quiet) >= rounds:
-        unsteady = _unsteady(quiet)
-        return Result(cell, quiet, len(done) - rounds, "rounds differ" if unsteady else "")
+        return Result(quiet, len(done) - len(quiet), "rounds differ much" if _unsteady(quiet) else "")
     worst = max(s.cost.foreign + s.cost.stolen for r in done for s in r.values())
-    return Result(cell, done, len(done) - rounds, "other work took up to %.0f %% of the machine" % (100 * worst))
+    return Result(done, 0, "only %d of %d rounds were quiet; other work took up to %.0f %% of the machine" % (len(quiet), len(done), 100 * worst))
 
 
 def _unsteady(rounds: list[Round]) -> bool:
     return any(spread([r[name].to_origin for r in rounds]) > MOST_SPREAD for name in rounds[0])
-
-
-def _run(stage: Stage, cell: Cell, name: str, seconds: int) -> Sample:
-    proxy = stage.proxies[name]
-    meter = stage.meter(proxy)
-    outcome = cell.load(stage, proxy, seconds)
-    return Sample(outcome, meter.stop(), procfs.rss(proxy.pid))

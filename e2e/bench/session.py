@@ -5,7 +5,10 @@ import os
 import pathlib
 import signal
 import sys
+import traceback
 from collections.abc import Callable
+
+_PR_SET_PDEATHSIG = 1
 
 
 def run(main: Callable[[], int]) -> int:
@@ -17,28 +20,33 @@ def run(main: Callable[[], int]) -> int:
     parent = os.getpid()
     child = os.fork()
     if child == 0:
-        status = 1
-        try:
-            ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-            if os.getppid() != parent:
-                os._exit(1)
-            os.setsid()
-            signal.signal(signal.SIGTERM, _interrupt)
-            signal.signal(signal.SIGINT, _interrupt)
-            _preferred()
-            status = main()
-        except KeyboardInterrupt:
-            print("\ninterrupted", file=sys.stderr)
-            status = 130
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
+        os._exit(_lead(main, parent))
     for s in (signal.SIGINT, signal.SIGTERM):
         signal.signal(s, lambda *_: os.kill(child, signal.SIGTERM))
-    while True:
-        _, status = os.waitpid(child, 0)
-        return os.waitstatus_to_exitcode(status)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _lead(main: Callable[[], int], parent: int) -> int:
+    """What the child does; its exit status."""
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            return 1  # it was killed just before
+        os.setsid()
+        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGINT, _interrupt)
+        _preferred()
+        return main()
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
 
 
 def _interrupt(*_) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from e2e.bench.stats import median
 
-# The name of our column, and of those that we compare with.
+# The names of ours, of another build of ours, and of those that we compare with.
 OURS = "ours"
+BEFORE = "before"
 PEERS = ("nginx", "haproxy")
 
 # CPU time per request × the better peer, by cell: at most.

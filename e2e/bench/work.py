@@ -1,18 +1,38 @@
-"""From the rounds of a cell to what is printed of them. Pure."""
+"""The measurement of a cell: its rounds, and what is printed of them."""
 
 import dataclasses
 
-from e2e.bench import targets
+from e2e.bench import rounds, targets
+from e2e.bench.cells import Cell
+from e2e.bench.options import Options
 from e2e.bench.report import Finding
 from e2e.bench.rounds import Result, Sample
-from e2e.bench.targets import OURS
+from e2e.bench.stage import Stage
+from e2e.bench.targets import BEFORE, OURS
 
 
-def finding(result: Result) -> Finding:
-    cell = result.cell
+class Work:
+    def __init__(self, cell: Cell):
+        self.name, self.title = cell.name, cell.title
+        self.cell = cell
+
+    def measure(self, options: Options) -> Finding:
+        with Stage(options.kinds, self.cell.threads) as stage:
+
+            def run(name: str, seconds: int = options.seconds) -> Sample:
+                proxy = stage.proxies[name]
+                return stage.sample(proxy, lambda: self.cell.load(stage, proxy, seconds))
+
+            names = list(stage.proxies)
+            for name in names:  # connections to backends are made, memory is allocated
+                run(name, 1)
+            return finding(self.cell, rounds.measure(names, run, options.rounds, options.tell))
+
+
+def finding(cell: Cell, result: Result) -> Finding:
     f = Finding(
         cell.name, cell.title,
-        ["CPU µs/request", "user", "system", "× better peer", "× origin", "requests/s", "p50 ms", "p99 ms", "RSS MB"],
+        ["CPU µs/request", "user", "system", "× better peer", "× origin", "requests/s", "p50 ms", "p99 ms", "memory MB"],
         errors=result.errors,
         data={
             "rounds": [{name: dataclasses.asdict(s) for name, s in r.items()} for r in result.rounds],
@@ -22,8 +42,11 @@ def finding(result: Result) -> Finding:
     )  # fmt: skip
     micros = {name: result.values(name, lambda s: s.micros) for name in result.names}
     best = targets.better_peer({name: v for name, v in micros.items() if name not in f.errors})
+    slowest = any(s.outcome.p999 for r in result.rounds for s in r.values())
     if cell.bulk:
         f.columns.insert(0, "GB/CPU s")
+    if slowest:
+        f.columns.insert(-1, "p99.9 ms")
     for name in result.names:
 
         def median(of, name=name):
@@ -35,17 +58,18 @@ def finding(result: Result) -> Finding:
             "%.2f" % targets.ratio(micros[name], micros[best]) if best else "-",
             "%.2f" % median(lambda s: s.to_origin), "%.0f" % median(lambda s: s.rate),
             "%.2f" % median(lambda s: s.outcome.p50 / 1e3), "%.2f" % median(lambda s: s.outcome.p99 / 1e3),
-            "%.1f" % median(lambda s: s.rss / 1e6),
+            "%.1f" % median(lambda s: s.memory / 1e6),
         ]  # fmt: skip
         if cell.bulk:
             row.insert(0, "%.2f" % median(lambda s: _gb_per_cpu_second(s, cell.bulk)))
+        if slowest:
+            row.insert(-1, "%.2f" % median(lambda s: s.outcome.p999 / 1e3))
         f.rows[name] = row
-    if result.repeated:
-        f.notes.append("%d of %d rounds were run again" % (result.repeated, result.repeated + len(result.rounds)))
-    if result.disturbed:
-        f.notes.append("DISTURBED: " + result.disturbed)
+    if BEFORE in micros and OURS in micros:
+        f.notes.append("ours × before: %.3f" % targets.ratio(micros[OURS], micros[BEFORE]))
+    f.notes += result.notes
     if OURS in result.names and OURS not in f.errors:
-        _judge(f, result, micros, best)
+        _judge(f, cell, result, micros, best)
     return f
 
 
@@ -53,8 +77,7 @@ def _gb_per_cpu_second(s: Sample, size: int) -> float:
     return s.outcome.requests * size / 1e9 / s.cost.proxy.total if s.cost.proxy.total else 0.0
 
 
-def _judge(f: Finding, result: Result, micros: dict[str, list[float]], best: str | None) -> None:
-    cell = result.cell
+def _judge(f: Finding, cell: Cell, result: Result, micros: dict[str, list[float]], best: str | None) -> None:
     mark = " (disturbed)" if result.disturbed else ""
     if best and cell.name in targets.CPU_RATIO:
         value = targets.ratio(micros[OURS], micros[best])

@@ -8,8 +8,8 @@
 // Request k is due at start + k/rate and belongs to connection k mod n, one
 // request at a time on each. A request that was sent and not answered in full
 // with a 2xx is lost; nothing is retried. A connection that the server closed
-// between two requests is opened again for the next one. The result is a JSON
-// object on standard output.
+// between two requests is opened again for the next one. Ctrl-C (SIGINT) ends the
+// sending early. The result is a JSON object on standard output.
 package main
 
 import (
@@ -20,6 +20,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"os/signal"
 	"runtime"
 	"slices"
 	"time"
@@ -183,6 +184,8 @@ func (g *generator) run() error {
 			return errors.New("connections are not accepted")
 		}
 	}
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt)
 	g.start = g.now()
 	next := 0 // the first request that is not due yet
 	end := g.dueAt(len(g.latencies)) + int64(grace)
@@ -195,6 +198,13 @@ func (g *generator) run() error {
 				g.late = append(g.late, now-g.dueAt(next))
 			}
 			g.serve(c)
+		}
+		select {
+		case <-interrupted:
+			g.latencies = g.latencies[:next]
+			end = now + int64(grace)
+			continue
+		default:
 		}
 		if now > end {
 			break

@@ -1,0 +1,90 @@
+"""Requests that are lost, and how long the slowest take, while the configuration
+changes under a constant rate."""
+
+import collections
+import dataclasses
+import time
+
+from e2e.bench import targets
+from e2e.bench.cost import quietly
+from e2e.bench.openloop import OpenLoop
+from e2e.bench.options import Options
+from e2e.bench.proxies import PATHS, Proxy
+from e2e.bench.report import Finding
+from e2e.bench.stage import Stage
+from e2e.bench.stats import quantile
+from e2e.bench.targets import OURS
+
+RATE = 4000
+CONNECTIONS = 64
+# Clients come and go: one in so many requests opens a connection.
+PER_CONNECTION = 20
+RELOADS = 20
+EVERY = 0.5
+# Before the first reload, and after the last, in seconds.
+QUIET, AFTER = 5.0, 2.0
+
+
+class Reloads:
+    name = "reloads"
+    title = "%d reloads under %s requests/s, a new connection for one in %d" % (RELOADS, format(RATE, ","), PER_CONNECTION)
+
+    def measure(self, options: Options) -> Finding:
+        f = Finding(
+            self.name, self.title,
+            ["requests", "lost", "quiet: p50 ms", "p99 ms", "p99.9 ms", "reloading: p50 ms", "p99 ms", "p99.9 ms"],
+            data={},
+        )  # fmt: skip
+        for kind in options.kinds:
+            runs: list[_Run] = []
+            with Stage([kind]) as stage:
+                (proxy,) = stage.proxies.values()
+                note = quietly(lambda: stage.meter(proxy), lambda: runs.append(_run(stage, proxy)))
+            if note:
+                f.notes.append("%s: %s" % (kind.name, note))
+            # A disturbed run is no excuse for a lost request.
+            lost = sum((collections.Counter(r.lost) for r in runs), collections.Counter())
+            last = runs[-1]
+            times = ["%.2f" % (quantile(part, q) / 1e3) for part in (last.quiet, last.reloading) for q in (0.5, 0.99, 0.999)]
+            f.rows[kind.name] = [str(sum(r.sent for r in runs)), str(lost.total()), *times]
+            f.data[kind.name] = [dataclasses.asdict(r) for r in runs]
+            if lost:
+                f.notes.append("%s lost: %s" % (kind.name, ", ".join("%d × %s" % (n, why) for why, n in lost.items())))
+            if kind.name == OURS:
+                f.verdicts.append(targets.at_most("requests lost in %d reloads" % (RELOADS * len(runs)), lost.total(), 0, "%d"))
+                slow = quantile(last.reloading, 0.999) / max(quantile(last.quiet, 0.999), 1)
+                f.verdicts.append(targets.at_most("p99.9 while reloading, × quiet%s" % (" (disturbed)" if note else ""), slow, targets.RELOAD_P999))
+        return f
+
+
+@dataclasses.dataclass
+class _Run:
+    """Latencies in microseconds, and the reasons for lost requests."""
+
+    quiet: list[float]
+    reloading: list[float]
+    sent: int
+    lost: dict[str, int]
+
+
+def _run(stage: Stage, proxy: Proxy) -> _Run:
+    seconds = QUIET + RELOADS * EVERY + AFTER
+    samples = stage.folder / "samples"
+    other = [*PATHS, "/other"]
+    with OpenLoop(
+        "http://127.0.0.1:%d/bench" % proxy.port, seconds, RATE, CONNECTIONS, stage.other_cpus, PER_CONNECTION, samples
+    ) as generator:
+        start = time.monotonic()
+        for i in range(RELOADS):
+            time.sleep(max(0.0, start + QUIET + i * EVERY - time.monotonic()))
+            if i == 0:
+                first = time.monotonic()
+            proxy.change(other if i % 2 == 0 else PATHS)
+        result = generator.result()
+        latencies = generator.latencies()
+    # The first second is everybody's beginning.
+    return _Run(
+        quiet=[latency for due, latency in latencies if start + 1 <= due < first],
+        reloading=[latency for due, latency in latencies if due >= first],
+        sent=result["sent"], lost=result["failures"],
+    )  # fmt: skip
