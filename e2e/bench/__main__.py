@@ -46,8 +46,9 @@ def main(arguments: argparse.Namespace, chosen: list[Measurement]) -> int:
     print("Targets (× is CPU time per request of ours to that of the better of nginx and HAProxy):\n")
     print(report.verdicts(findings))
     if arguments.json:
-        with open(arguments.json, "w") as out:
-            json.dump({"head": head, "findings": [dataclasses.asdict(f) for f in findings]}, out, indent=1)
+        text = json.dumps({"head": head, "findings": [dataclasses.asdict(f) for f in findings]})
+        # The latency of a lost request is infinite, which JSON cannot say.
+        pathlib.Path(arguments.json).write_text(text.replace("Infinity", "null"))
     failed = [f.name for f in findings if f.errors]
     if failed:
         print("\nfailed: %s" % ", ".join(failed))

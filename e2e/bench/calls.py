@@ -36,7 +36,8 @@ class Calls:
         with Stage(options.kinds) as stage:
             for name, proxy in stage.proxies.items():
                 runs: list[_Run] = []
-                note = quietly(lambda: stage.meter(proxy), lambda: runs.append(_count(stage, proxy, max(options.seconds, LEAST))), attempts=2)
+                seconds = max(options.seconds, LEAST)
+                note = quietly(lambda: stage.meter(proxy), lambda: runs.append(_count(stage, proxy, seconds)), attempts=2)
                 if note:
                     f.notes.append("%s: %s" % (name, note))
                 run = runs[-1]

@@ -8,7 +8,7 @@ import re
 import subprocess
 
 from e2e.bench.children import ALL
-from e2e.harness.processes import BUILD, ROOT
+from e2e.harness.processes import BUILD
 
 
 def describe(command: str) -> list[str]:
@@ -16,8 +16,7 @@ def describe(command: str) -> list[str]:
     return [
         "date      %s" % datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "machine   %s, %d CPUs, %.0f GB, %s %s" % (_cpu(), len(ALL), _memory(), platform.system(), platform.release()),
-        "versions  ours %s (%s), %s, %s, %s"
-        % (_first([str(BUILD / "dataplane"), "--version"]), _commit(), _first(["nginx", "-v"]), _first(["haproxy", "-v"]), _first(["wrk", "-v"])),
+        "versions  %s" % ", ".join(map(_first, ([str(BUILD / "dataplane"), "--version"], ["nginx", "-v"], ["haproxy", "-v"], ["wrk", "-v"]))),
         "command   %s" % command,
     ]
 
@@ -29,10 +28,6 @@ def _cpu() -> str:
 
 def _memory() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-
-
-def _commit() -> str:
-    return _first(["git", "-C", str(ROOT), "describe", "--always", "--dirty"])
 
 
 def _first(argv: list[str]) -> str:

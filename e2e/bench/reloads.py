@@ -39,7 +39,7 @@ class Reloads:
             runs: list[_Run] = []
             with Stage([kind]) as stage:
                 (proxy,) = stage.proxies.values()
-                note = quietly(lambda: stage.meter(proxy), lambda: runs.append(_run(stage, proxy)))
+                note = quietly(lambda: stage.meter(proxy), lambda: runs.append(_run(stage, proxy)), attempts=2)
             if note:
                 f.notes.append("%s: %s" % (kind.name, note))
             # A disturbed run is no excuse for a lost request.

