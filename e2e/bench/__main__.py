@@ -101,7 +101,9 @@ def parse() -> tuple[argparse.Namespace, list[Measurement]]:
             parser.error("no cell %r; there are: %s" % (n, ", ".join(known)))
     if arguments.rounds < 1 or arguments.seconds < 1:
         parser.error("rounds and seconds are at least 1")
-    arguments.command = "make bench CELLS=%s ROUNDS=%d SECONDS=%d" % (arguments.cells, arguments.rounds, arguments.seconds)
+    arguments.command = "make bench%s ROUNDS=%d SECONDS=%d" % (
+        " CELLS=" + arguments.cells if arguments.cells else "", arguments.rounds, arguments.seconds,
+    )  # fmt: skip
     more = ["--%s=%s" % (n, shlex.quote(v)) for n in ("proxies", "flags", "against") if (v := getattr(arguments, n))]
     if more:
         arguments.command += " BENCHFLAGS=" + shlex.quote(" ".join(more))
