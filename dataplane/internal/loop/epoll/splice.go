@@ -13,7 +13,7 @@ import (
 const (
 	// pipeSize is how much may be in a pipe. As much as the kernel moves at once is
 	// what makes it cheap.
-	pipeSize = 256 << 10
+	pipeSize = 512 << 10
 	// maxPipes is how many empty ones a loop keeps: they count against a limit of
 	// the user's.
 	maxPipes = 16
