@@ -125,6 +125,28 @@ func CheckTimeout(d time.Duration) error {
 	return nil
 }
 
+// CheckLogPath says what is wrong with the path of an access log. It is a path on
+// the machines of the data planes, whose working directories nobody knows.
+func CheckLogPath(path string) error {
+	switch {
+	case path == "":
+		return fmt.Errorf("is empty; it must be %s or an absolute path such as /var/log/reverseproxy/access.log", Stdout)
+	case path == Stdout:
+		return nil
+	case len(path) > MaxLogPathBytes:
+		return fmt.Errorf("%s has %d bytes; at most %d are allowed", quote(path), len(path), MaxLogPathBytes)
+	case !utf8.ValidString(path):
+		return fmt.Errorf("%s is not valid UTF-8", quote(path))
+	case strings.ContainsFunc(path, unicode.IsControl):
+		return fmt.Errorf("%s contains a control character", quote(path))
+	case path[0] != '/':
+		return fmt.Errorf("%s is not an absolute path; write %s, or a path that begins with a slash", quote(path), Stdout)
+	case path[len(path)-1] == '/':
+		return fmt.Errorf("%s is a directory; the name of a file is missing", quote(path))
+	}
+	return nil
+}
+
 // CheckRange says that a number is not between least and most. The message calls
 // it by its value only, so that the caller can name it as its reader knows it.
 func CheckRange(v, least, most uint64) error {

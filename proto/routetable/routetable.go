@@ -34,7 +34,13 @@ const (
 	MinURIBytes    = 16
 	MaxURIBytes    = 16 << 20
 	MaxConnections = 10_000_000
+
+	MaxLogPathBytes  = 4095      // PATH_MAX of Linux, without the NUL
+	SamplePerMillion = 1_000_000 // of an access log that leaves nothing out
 )
+
+// Stdout as the path of an access log is the standard output of the data plane.
+const Stdout = "stdout"
 
 // NoEndpoint is the name under which requests are counted that no endpoint
 // takes; no endpoint may be called so.

@@ -15,6 +15,10 @@ func small() *routetablev1.RouteTable {
 		Port:                   8000,
 		HideMetricsOnProxyPort: true,
 		Limits:                 limits(),
+		AccessLog: &routetablev1.AccessLog{
+			Path: "/var/log/access.log", Format: routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_COMBINED, SamplePerMillion: 100_000,
+		},
+		RequestId: true,
 		Endpoints: []*routetablev1.Endpoint{
 			{
 				Name:        "all",

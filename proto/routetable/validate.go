@@ -63,6 +63,7 @@ func Validate(t *routetablev1.RouteTable) error {
 		}
 	}
 	v.limits(t.GetLimits())
+	v.accessLog(t.GetAccessLog())
 	if len(v.problems) == 0 {
 		v.ties(t.GetEndpoints())
 	}
@@ -227,6 +228,21 @@ func (v *validation) limits(l *routetablev1.Limits) {
 	v.duration("limits.header_timeout", nil, l.GetHeaderTimeout())
 	v.duration("limits.idle_timeout", nil, l.GetIdleTimeout())
 	v.check("limits.max_connections", nil, CheckRange(uint64(l.GetMaxConnections()), 1, MaxConnections))
+}
+
+func (v *validation) accessLog(l *routetablev1.AccessLog) {
+	if l == nil {
+		return
+	}
+	v.known("access_log", nil, l)
+	v.check("access_log.path", nil, CheckLogPath(l.GetPath()))
+	switch l.GetFormat() {
+	case routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_JSON, routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_COMMON,
+		routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_COMBINED:
+	default:
+		v.report("access_log.format", nil, "%d is not known to this release; upgrade the data plane first", l.GetFormat())
+	}
+	v.check("access_log.sample_per_million", nil, CheckRange(uint64(l.GetSamplePerMillion()), 1, SamplePerMillion))
 }
 
 func (v *validation) duration(field string, w *where, d *durationpb.Duration) {

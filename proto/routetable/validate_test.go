@@ -19,19 +19,22 @@ import (
 
 func TestValidateAccepts(t *testing.T) {
 	tests := map[string]func(*routetablev1.RouteTable){
-		"every field":            func(*routetablev1.RouteTable) {},
-		"no endpoints":           func(t *routetablev1.RouteTable) { t.Endpoints = nil },
-		"IPv6":                   func(t *routetablev1.RouteTable) { t.Endpoints[0].Hosts = []string{"[2001:db8::1]"} },
-		"IPv4":                   func(t *routetablev1.RouteTable) { t.Endpoints[0].Hosts = []string{"127.0.0.1"} },
-		"underscore":             func(t *routetablev1.RouteTable) { t.Endpoints[0].Hosts = []string{"_a.b_c"} },
-		"all drained":            func(t *routetablev1.RouteTable) { t.Endpoints[0].Pool[0].Weight = 0 },
-		"name of 200 bytes":      func(t *routetablev1.RouteTable) { t.Endpoints[0].Name = strings.Repeat("a", 200) },
-		"backend twice":          func(t *routetablev1.RouteTable) { t.Endpoints[1].Pool[0].Url = t.Endpoints[1].Pool[1].Url },
-		"empty header value":     func(t *routetablev1.RouteTable) { t.Endpoints[1].Headers[0].Value = "" },
-		"non-ASCII header value": func(t *routetablev1.RouteTable) { t.Endpoints[1].Headers[0].Value = "grün" },
-		"escaped path":           func(t *routetablev1.RouteTable) { t.Endpoints[1].Path = exact("/%2F//%E2%82%AC") },
-		"longest timeouts":       func(t *routetablev1.RouteTable) { t.Endpoints[1].Timeouts.Idle = durationpb.New(24 * time.Hour) },
-		"most slots":             func(t *routetablev1.RouteTable) { t.Endpoints[0].Pool = weights(100, 1000, 1000) },
+		"every field":              func(*routetablev1.RouteTable) {},
+		"no access log":            func(t *routetablev1.RouteTable) { t.AccessLog = nil },
+		"log on standard output":   func(t *routetablev1.RouteTable) { t.AccessLog.Path = "stdout" },
+		"one request in a million": func(t *routetablev1.RouteTable) { t.AccessLog.SamplePerMillion = 1 },
+		"no endpoints":             func(t *routetablev1.RouteTable) { t.Endpoints = nil },
+		"IPv6":                     func(t *routetablev1.RouteTable) { t.Endpoints[0].Hosts = []string{"[2001:db8::1]"} },
+		"IPv4":                     func(t *routetablev1.RouteTable) { t.Endpoints[0].Hosts = []string{"127.0.0.1"} },
+		"underscore":               func(t *routetablev1.RouteTable) { t.Endpoints[0].Hosts = []string{"_a.b_c"} },
+		"all drained":              func(t *routetablev1.RouteTable) { t.Endpoints[0].Pool[0].Weight = 0 },
+		"name of 200 bytes":        func(t *routetablev1.RouteTable) { t.Endpoints[0].Name = strings.Repeat("a", 200) },
+		"backend twice":            func(t *routetablev1.RouteTable) { t.Endpoints[1].Pool[0].Url = t.Endpoints[1].Pool[1].Url },
+		"empty header value":       func(t *routetablev1.RouteTable) { t.Endpoints[1].Headers[0].Value = "" },
+		"non-ASCII header value":   func(t *routetablev1.RouteTable) { t.Endpoints[1].Headers[0].Value = "grün" },
+		"escaped path":             func(t *routetablev1.RouteTable) { t.Endpoints[1].Path = exact("/%2F//%E2%82%AC") },
+		"longest timeouts":         func(t *routetablev1.RouteTable) { t.Endpoints[1].Timeouts.Idle = durationpb.New(24 * time.Hour) },
+		"most slots":               func(t *routetablev1.RouteTable) { t.Endpoints[0].Pool = weights(100, 1000, 1000) },
 		"many slots by equal weights": func(t *routetablev1.RouteTable) {
 			t.Endpoints[0].Pool = weights(2000, 1000, 1000)
 		},
@@ -85,6 +88,16 @@ func TestValidateRefuses(t *testing.T) {
 		{"header timeout", func(t *table) { t.Limits.HeaderTimeout = nil }, "limits.header_timeout: is not set"},
 		{"idle timeout", func(t *table) { t.Limits.IdleTimeout = durationpb.New(0) }, "limits.idle_timeout: 0s is out of range"},
 		{"connections", func(t *table) { t.Limits.MaxConnections = 0 }, "limits.max_connections: 0"},
+		{"no log path", func(t *table) { t.AccessLog.Path = "" }, "access_log.path: is empty; it must be stdout or"},
+		{"relative log path", func(t *table) { t.AccessLog.Path = "a.log" }, "access_log.path: \"a.log\" is not an absolute path; write stdout, or"},
+		{"log path is a directory", func(t *table) { t.AccessLog.Path = "/a/" }, "access_log.path: \"/a/\" is a directory"},
+		{"long log path", func(t *table) { t.AccessLog.Path = "/" + strings.Repeat("a", 4095) }, "access_log.path: \"/aaa"},
+		{"log path with control", func(t *table) { t.AccessLog.Path = "/a\n" }, "access_log.path: \"/a\\n\" contains a control"},
+		{"log path not UTF-8", func(t *table) { t.AccessLog.Path = "/\xff" }, "access_log.path: \"/\\xff\" is not valid UTF-8"},
+		{"no log format", func(t *table) { t.AccessLog.Format = 0 }, "access_log.format: 0 is not known"},
+		{"unknown log format", func(t *table) { t.AccessLog.Format = 4 }, "access_log.format: 4 is not known"},
+		{"no sample", func(t *table) { t.AccessLog.SamplePerMillion = 0 }, "access_log.sample_per_million: 0 is out of range; it must be 1 to 1000000"},
+		{"big sample", func(t *table) { t.AccessLog.SamplePerMillion = 1e6 + 1 }, "access_log.sample_per_million: 1000001"},
 		{"nil endpoint", func(t *table) { t.Endpoints[0] = nil }, "endpoints[0]: is not set"},
 
 		{"no name", of(func(e *endpoint) { e.Name = "" }), "endpoints[1].name: is empty"},
@@ -211,7 +224,7 @@ func TestValidateRefusesUnknownFields(t *testing.T) {
 		}
 		m.SetUnknown(nil)
 	})
-	if len(seen) != 7 {
+	if len(seen) != 8 {
 		t.Errorf("visited %v; want every kind of message of a table", seen)
 	}
 }

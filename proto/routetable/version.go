@@ -22,7 +22,7 @@ import (
 //	number  unsigned LEB128
 //	length  unsigned LEB128, bytes of the value
 //	value   string: its bytes
-//	        integer: unsigned LEB128 of its 64-bit two's complement
+//	        integer, enum: unsigned LEB128 of its 64-bit two's complement
 //	        bool: one byte 1
 //	        message: its canonical form
 //
@@ -45,6 +45,8 @@ func Version(t *routetablev1.RouteTable) string {
 		c.buf = c.buf[:0]
 	}
 	c.limits(4, t.GetLimits())
+	c.accessLog(5, t.GetAccessLog())
+	c.bool(6, t.GetRequestId())
 	h.Write(c.buf)
 	return hex.EncodeToString(h.Sum(nil))
 }
@@ -101,6 +103,17 @@ func (c *canonical) limits(number int, l *routetablev1.Limits) {
 	c.duration(4, l.GetHeaderTimeout())
 	c.duration(5, l.GetIdleTimeout())
 	c.uint(6, uint64(l.GetMaxConnections()))
+	c.end(start)
+}
+
+func (c *canonical) accessLog(number int, l *routetablev1.AccessLog) {
+	if l == nil {
+		return
+	}
+	start := c.begin(number)
+	c.string(1, l.GetPath())
+	c.uint(2, uint64(l.GetFormat()))
+	c.uint(3, uint64(l.GetSamplePerMillion()))
 	c.end(start)
 }
 

@@ -132,6 +132,63 @@ func (Encoding) EnumDescriptor() ([]byte, []int) {
 	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{1}
 }
 
+// AccessLogFormat is what a line of the access log looks like.
+type AccessLogFormat int32
+
+const (
+	// Not valid on the wire.
+	AccessLogFormat_ACCESS_LOG_FORMAT_UNSPECIFIED AccessLogFormat = 0
+	// A JSON object with everything that is known.
+	AccessLogFormat_ACCESS_LOG_FORMAT_JSON AccessLogFormat = 1
+	// The Common Log Format.
+	AccessLogFormat_ACCESS_LOG_FORMAT_COMMON AccessLogFormat = 2
+	// The same with Referer and User-Agent.
+	AccessLogFormat_ACCESS_LOG_FORMAT_COMBINED AccessLogFormat = 3
+)
+
+// Enum value maps for AccessLogFormat.
+var (
+	AccessLogFormat_name = map[int32]string{
+		0: "ACCESS_LOG_FORMAT_UNSPECIFIED",
+		1: "ACCESS_LOG_FORMAT_JSON",
+		2: "ACCESS_LOG_FORMAT_COMMON",
+		3: "ACCESS_LOG_FORMAT_COMBINED",
+	}
+	AccessLogFormat_value = map[string]int32{
+		"ACCESS_LOG_FORMAT_UNSPECIFIED": 0,
+		"ACCESS_LOG_FORMAT_JSON":        1,
+		"ACCESS_LOG_FORMAT_COMMON":      2,
+		"ACCESS_LOG_FORMAT_COMBINED":    3,
+	}
+)
+
+func (x AccessLogFormat) Enum() *AccessLogFormat {
+	p := new(AccessLogFormat)
+	*p = x
+	return p
+}
+
+func (x AccessLogFormat) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AccessLogFormat) Descriptor() protoreflect.EnumDescriptor {
+	return file_routetable_v1_routetable_proto_enumTypes[2].Descriptor()
+}
+
+func (AccessLogFormat) Type() protoreflect.EnumType {
+	return &file_routetable_v1_routetable_proto_enumTypes[2]
+}
+
+func (x AccessLogFormat) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AccessLogFormat.Descriptor instead.
+func (AccessLogFormat) EnumDescriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{2}
+}
+
 // SubscribeRequest is what a data plane sends.
 type SubscribeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1013,7 +1070,12 @@ type RouteTable struct {
 	// All endpoints, sorted by name.
 	Endpoints []*Endpoint `protobuf:"bytes,3,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	// What a client may send and hold.
-	Limits        *Limits `protobuf:"bytes,4,opt,name=limits,proto3" json:"limits,omitempty"`
+	Limits *Limits `protobuf:"bytes,4,opt,name=limits,proto3" json:"limits,omitempty"`
+	// What is written about requests; not set: nothing.
+	AccessLog *AccessLog `protobuf:"bytes,5,opt,name=access_log,json=accessLog,proto3" json:"access_log,omitempty"`
+	// Every request has an X-Request-Id: the client's, or else one that the data
+	// plane makes. Backends get it, and clients with the response.
+	RequestId     bool `protobuf:"varint,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1076,6 +1138,84 @@ func (x *RouteTable) GetLimits() *Limits {
 	return nil
 }
 
+func (x *RouteTable) GetAccessLog() *AccessLog {
+	if x != nil {
+		return x.AccessLog
+	}
+	return nil
+}
+
+func (x *RouteTable) GetRequestId() bool {
+	if x != nil {
+		return x.RequestId
+	}
+	return false
+}
+
+// AccessLog is a line for each request that has been answered.
+type AccessLog struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absolute path of a file that lines are appended to, or "stdout".
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// What a line looks like.
+	Format AccessLogFormat `protobuf:"varint,2,opt,name=format,proto3,enum=routetable.v1.AccessLogFormat" json:"format,omitempty"`
+	// How many of a million requests are logged, chosen at random: 1 to 1000000.
+	SamplePerMillion uint32 `protobuf:"varint,3,opt,name=sample_per_million,json=samplePerMillion,proto3" json:"sample_per_million,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *AccessLog) Reset() {
+	*x = AccessLog{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessLog) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessLog) ProtoMessage() {}
+
+func (x *AccessLog) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessLog.ProtoReflect.Descriptor instead.
+func (*AccessLog) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AccessLog) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *AccessLog) GetFormat() AccessLogFormat {
+	if x != nil {
+		return x.Format
+	}
+	return AccessLogFormat_ACCESS_LOG_FORMAT_UNSPECIFIED
+}
+
+func (x *AccessLog) GetSamplePerMillion() uint32 {
+	if x != nil {
+		return x.SamplePerMillion
+	}
+	return 0
+}
+
 // Limits bound what one client, and all clients together, can take. All are
 // set by the control plane; a zero is refused.
 type Limits struct {
@@ -1098,7 +1238,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[13]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1110,7 +1250,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[13]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1123,7 +1263,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{13}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Limits) GetMaxHeadBytes() uint32 {
@@ -1199,7 +1339,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[14]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1211,7 +1351,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[14]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1224,7 +1364,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{14}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Endpoint) GetName() string {
@@ -1333,7 +1473,7 @@ type HeaderMatch struct {
 
 func (x *HeaderMatch) Reset() {
 	*x = HeaderMatch{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[15]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1485,7 @@ func (x *HeaderMatch) String() string {
 func (*HeaderMatch) ProtoMessage() {}
 
 func (x *HeaderMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[15]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1498,7 @@ func (x *HeaderMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderMatch.ProtoReflect.Descriptor instead.
 func (*HeaderMatch) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{15}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *HeaderMatch) GetName() string {
@@ -1388,7 +1528,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[16]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1540,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[16]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1553,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{16}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Backend) GetUrl() string {
@@ -1446,7 +1586,7 @@ type Timeouts struct {
 
 func (x *Timeouts) Reset() {
 	*x = Timeouts{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[17]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1458,7 +1598,7 @@ func (x *Timeouts) String() string {
 func (*Timeouts) ProtoMessage() {}
 
 func (x *Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[17]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1471,7 +1611,7 @@ func (x *Timeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeouts.ProtoReflect.Descriptor instead.
 func (*Timeouts) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{17}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Timeouts) GetConnect() *durationpb.Duration {
@@ -1553,13 +1693,21 @@ const file_routetable_v1_routetable_proto_rawDesc = "" +
 	"\x05count\x18\x04 \x01(\rR\x05count\x123\n" +
 	"\bencoding\x18\x05 \x01(\x0e2\x17.routetable.v1.EncodingR\bencoding\x12!\n" +
 	"\fdecoded_size\x18\x06 \x01(\x04R\vdecodedSize\x12\x12\n" +
-	"\x04data\x18\a \x01(\fR\x04data\"\xc2\x01\n" +
+	"\x04data\x18\a \x01(\fR\x04data\"\x9a\x02\n" +
 	"\n" +
 	"RouteTable\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12:\n" +
 	"\x1ahide_metrics_on_proxy_port\x18\x02 \x01(\bR\x16hideMetricsOnProxyPort\x125\n" +
 	"\tendpoints\x18\x03 \x03(\v2\x17.routetable.v1.EndpointR\tendpoints\x12-\n" +
-	"\x06limits\x18\x04 \x01(\v2\x15.routetable.v1.LimitsR\x06limits\"\xa5\x02\n" +
+	"\x06limits\x18\x04 \x01(\v2\x15.routetable.v1.LimitsR\x06limits\x127\n" +
+	"\n" +
+	"access_log\x18\x05 \x01(\v2\x18.routetable.v1.AccessLogR\taccessLog\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\bR\trequestId\"\x85\x01\n" +
+	"\tAccessLog\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x126\n" +
+	"\x06format\x18\x02 \x01(\x0e2\x1e.routetable.v1.AccessLogFormatR\x06format\x12,\n" +
+	"\x12sample_per_million\x18\x03 \x01(\rR\x10samplePerMillion\"\xa5\x02\n" +
 	"\x06Limits\x12$\n" +
 	"\x0emax_head_bytes\x18\x01 \x01(\rR\fmaxHeadBytes\x12(\n" +
 	"\x10max_header_count\x18\x02 \x01(\rR\x0emaxHeaderCount\x12\"\n" +
@@ -1594,7 +1742,12 @@ const file_routetable_v1_routetable_proto_rawDesc = "" +
 	"\vSOURCE_DISK\x10\x02*7\n" +
 	"\bEncoding\x12\x18\n" +
 	"\x14ENCODING_UNSPECIFIED\x10\x00\x12\x11\n" +
-	"\rENCODING_GZIP\x10\x012g\n" +
+	"\rENCODING_GZIP\x10\x01*\x8e\x01\n" +
+	"\x0fAccessLogFormat\x12!\n" +
+	"\x1dACCESS_LOG_FORMAT_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16ACCESS_LOG_FORMAT_JSON\x10\x01\x12\x1c\n" +
+	"\x18ACCESS_LOG_FORMAT_COMMON\x10\x02\x12\x1e\n" +
+	"\x1aACCESS_LOG_FORMAT_COMBINED\x10\x032g\n" +
 	"\x11RouteTableService\x12R\n" +
 	"\tSubscribe\x12\x1f.routetable.v1.SubscribeRequest\x1a .routetable.v1.SubscribeResponse(\x010\x01B/Z-reverseproxy/proto/routetable/v1;routetablev1b\x06proto3"
 
@@ -1610,64 +1763,68 @@ func file_routetable_v1_routetable_proto_rawDescGZIP() []byte {
 	return file_routetable_v1_routetable_proto_rawDescData
 }
 
-var file_routetable_v1_routetable_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_routetable_v1_routetable_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_routetable_v1_routetable_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_routetable_v1_routetable_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_routetable_v1_routetable_proto_goTypes = []any{
 	(Source)(0),                 // 0: routetable.v1.Source
 	(Encoding)(0),               // 1: routetable.v1.Encoding
-	(*SubscribeRequest)(nil),    // 2: routetable.v1.SubscribeRequest
-	(*SubscribeResponse)(nil),   // 3: routetable.v1.SubscribeResponse
-	(*Hello)(nil),               // 4: routetable.v1.Hello
-	(*State)(nil),               // 5: routetable.v1.State
-	(*Applied)(nil),             // 6: routetable.v1.Applied
-	(*Rejected)(nil),            // 7: routetable.v1.Rejected
-	(*Problem)(nil),             // 8: routetable.v1.Problem
-	(*Heartbeat)(nil),           // 9: routetable.v1.Heartbeat
-	(*Goodbye)(nil),             // 10: routetable.v1.Goodbye
-	(*Current)(nil),             // 11: routetable.v1.Current
-	(*Alive)(nil),               // 12: routetable.v1.Alive
-	(*Chunk)(nil),               // 13: routetable.v1.Chunk
-	(*RouteTable)(nil),          // 14: routetable.v1.RouteTable
-	(*Limits)(nil),              // 15: routetable.v1.Limits
-	(*Endpoint)(nil),            // 16: routetable.v1.Endpoint
-	(*HeaderMatch)(nil),         // 17: routetable.v1.HeaderMatch
-	(*Backend)(nil),             // 18: routetable.v1.Backend
-	(*Timeouts)(nil),            // 19: routetable.v1.Timeouts
-	nil,                         // 20: routetable.v1.Hello.LabelsEntry
-	(*durationpb.Duration)(nil), // 21: google.protobuf.Duration
+	(AccessLogFormat)(0),        // 2: routetable.v1.AccessLogFormat
+	(*SubscribeRequest)(nil),    // 3: routetable.v1.SubscribeRequest
+	(*SubscribeResponse)(nil),   // 4: routetable.v1.SubscribeResponse
+	(*Hello)(nil),               // 5: routetable.v1.Hello
+	(*State)(nil),               // 6: routetable.v1.State
+	(*Applied)(nil),             // 7: routetable.v1.Applied
+	(*Rejected)(nil),            // 8: routetable.v1.Rejected
+	(*Problem)(nil),             // 9: routetable.v1.Problem
+	(*Heartbeat)(nil),           // 10: routetable.v1.Heartbeat
+	(*Goodbye)(nil),             // 11: routetable.v1.Goodbye
+	(*Current)(nil),             // 12: routetable.v1.Current
+	(*Alive)(nil),               // 13: routetable.v1.Alive
+	(*Chunk)(nil),               // 14: routetable.v1.Chunk
+	(*RouteTable)(nil),          // 15: routetable.v1.RouteTable
+	(*AccessLog)(nil),           // 16: routetable.v1.AccessLog
+	(*Limits)(nil),              // 17: routetable.v1.Limits
+	(*Endpoint)(nil),            // 18: routetable.v1.Endpoint
+	(*HeaderMatch)(nil),         // 19: routetable.v1.HeaderMatch
+	(*Backend)(nil),             // 20: routetable.v1.Backend
+	(*Timeouts)(nil),            // 21: routetable.v1.Timeouts
+	nil,                         // 22: routetable.v1.Hello.LabelsEntry
+	(*durationpb.Duration)(nil), // 23: google.protobuf.Duration
 }
 var file_routetable_v1_routetable_proto_depIdxs = []int32{
-	4,  // 0: routetable.v1.SubscribeRequest.hello:type_name -> routetable.v1.Hello
-	6,  // 1: routetable.v1.SubscribeRequest.applied:type_name -> routetable.v1.Applied
-	7,  // 2: routetable.v1.SubscribeRequest.rejected:type_name -> routetable.v1.Rejected
-	9,  // 3: routetable.v1.SubscribeRequest.heartbeat:type_name -> routetable.v1.Heartbeat
-	10, // 4: routetable.v1.SubscribeRequest.goodbye:type_name -> routetable.v1.Goodbye
-	11, // 5: routetable.v1.SubscribeResponse.current:type_name -> routetable.v1.Current
-	13, // 6: routetable.v1.SubscribeResponse.chunk:type_name -> routetable.v1.Chunk
-	12, // 7: routetable.v1.SubscribeResponse.alive:type_name -> routetable.v1.Alive
-	20, // 8: routetable.v1.Hello.labels:type_name -> routetable.v1.Hello.LabelsEntry
-	5,  // 9: routetable.v1.Hello.state:type_name -> routetable.v1.State
+	5,  // 0: routetable.v1.SubscribeRequest.hello:type_name -> routetable.v1.Hello
+	7,  // 1: routetable.v1.SubscribeRequest.applied:type_name -> routetable.v1.Applied
+	8,  // 2: routetable.v1.SubscribeRequest.rejected:type_name -> routetable.v1.Rejected
+	10, // 3: routetable.v1.SubscribeRequest.heartbeat:type_name -> routetable.v1.Heartbeat
+	11, // 4: routetable.v1.SubscribeRequest.goodbye:type_name -> routetable.v1.Goodbye
+	12, // 5: routetable.v1.SubscribeResponse.current:type_name -> routetable.v1.Current
+	14, // 6: routetable.v1.SubscribeResponse.chunk:type_name -> routetable.v1.Chunk
+	13, // 7: routetable.v1.SubscribeResponse.alive:type_name -> routetable.v1.Alive
+	22, // 8: routetable.v1.Hello.labels:type_name -> routetable.v1.Hello.LabelsEntry
+	6,  // 9: routetable.v1.Hello.state:type_name -> routetable.v1.State
 	0,  // 10: routetable.v1.State.source:type_name -> routetable.v1.Source
-	8,  // 11: routetable.v1.Rejected.problems:type_name -> routetable.v1.Problem
-	5,  // 12: routetable.v1.Heartbeat.state:type_name -> routetable.v1.State
+	9,  // 11: routetable.v1.Rejected.problems:type_name -> routetable.v1.Problem
+	6,  // 12: routetable.v1.Heartbeat.state:type_name -> routetable.v1.State
 	1,  // 13: routetable.v1.Chunk.encoding:type_name -> routetable.v1.Encoding
-	16, // 14: routetable.v1.RouteTable.endpoints:type_name -> routetable.v1.Endpoint
-	15, // 15: routetable.v1.RouteTable.limits:type_name -> routetable.v1.Limits
-	21, // 16: routetable.v1.Limits.header_timeout:type_name -> google.protobuf.Duration
-	21, // 17: routetable.v1.Limits.idle_timeout:type_name -> google.protobuf.Duration
-	17, // 18: routetable.v1.Endpoint.headers:type_name -> routetable.v1.HeaderMatch
-	18, // 19: routetable.v1.Endpoint.pool:type_name -> routetable.v1.Backend
-	19, // 20: routetable.v1.Endpoint.timeouts:type_name -> routetable.v1.Timeouts
-	21, // 21: routetable.v1.Timeouts.connect:type_name -> google.protobuf.Duration
-	21, // 22: routetable.v1.Timeouts.response:type_name -> google.protobuf.Duration
-	21, // 23: routetable.v1.Timeouts.idle:type_name -> google.protobuf.Duration
-	2,  // 24: routetable.v1.RouteTableService.Subscribe:input_type -> routetable.v1.SubscribeRequest
-	3,  // 25: routetable.v1.RouteTableService.Subscribe:output_type -> routetable.v1.SubscribeResponse
-	25, // [25:26] is the sub-list for method output_type
-	24, // [24:25] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	18, // 14: routetable.v1.RouteTable.endpoints:type_name -> routetable.v1.Endpoint
+	17, // 15: routetable.v1.RouteTable.limits:type_name -> routetable.v1.Limits
+	16, // 16: routetable.v1.RouteTable.access_log:type_name -> routetable.v1.AccessLog
+	2,  // 17: routetable.v1.AccessLog.format:type_name -> routetable.v1.AccessLogFormat
+	23, // 18: routetable.v1.Limits.header_timeout:type_name -> google.protobuf.Duration
+	23, // 19: routetable.v1.Limits.idle_timeout:type_name -> google.protobuf.Duration
+	19, // 20: routetable.v1.Endpoint.headers:type_name -> routetable.v1.HeaderMatch
+	20, // 21: routetable.v1.Endpoint.pool:type_name -> routetable.v1.Backend
+	21, // 22: routetable.v1.Endpoint.timeouts:type_name -> routetable.v1.Timeouts
+	23, // 23: routetable.v1.Timeouts.connect:type_name -> google.protobuf.Duration
+	23, // 24: routetable.v1.Timeouts.response:type_name -> google.protobuf.Duration
+	23, // 25: routetable.v1.Timeouts.idle:type_name -> google.protobuf.Duration
+	3,  // 26: routetable.v1.RouteTableService.Subscribe:input_type -> routetable.v1.SubscribeRequest
+	4,  // 27: routetable.v1.RouteTableService.Subscribe:output_type -> routetable.v1.SubscribeResponse
+	27, // [27:28] is the sub-list for method output_type
+	26, // [26:27] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_routetable_v1_routetable_proto_init() }
@@ -1687,7 +1844,7 @@ func file_routetable_v1_routetable_proto_init() {
 		(*SubscribeResponse_Chunk)(nil),
 		(*SubscribeResponse_Alive)(nil),
 	}
-	file_routetable_v1_routetable_proto_msgTypes[14].OneofWrappers = []any{
+	file_routetable_v1_routetable_proto_msgTypes[15].OneofWrappers = []any{
 		(*Endpoint_Exact)(nil),
 		(*Endpoint_Prefix)(nil),
 	}
@@ -1696,8 +1853,8 @@ func file_routetable_v1_routetable_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_routetable_v1_routetable_proto_rawDesc), len(file_routetable_v1_routetable_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   19,
+			NumEnums:      3,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
