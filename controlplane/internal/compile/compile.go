@@ -40,6 +40,12 @@ func Compile(c *config.Config) (*routetablev1.RouteTable, error) {
 			IdleTimeout:    durationpb.New(c.Limits.IdleTimeout),
 			MaxConnections: c.Limits.MaxConnections,
 		},
+		RequestId: c.RequestID,
+	}
+	if l := &c.AccessLog; l.Path != "" {
+		t.AccessLog = &routetablev1.AccessLog{
+			Path: l.Path, Format: logFormats[l.Format], SamplePerMillion: l.SamplePerMillion,
+		}
 	}
 	timeouts := timeoutsCache{}
 	for i := range c.Endpoints {
@@ -50,6 +56,12 @@ func Compile(c *config.Config) (*routetablev1.RouteTable, error) {
 		return nil, fmt.Errorf("the configuration makes an invalid route table: %w", err)
 	}
 	return t, nil
+}
+
+var logFormats = map[string]routetablev1.AccessLogFormat{
+	"json":     routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_JSON,
+	"common":   routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_COMMON,
+	"combined": routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_COMBINED,
 }
 
 func endpoint(e *config.Endpoint, defaults *config.Defaults, timeouts timeoutsCache) *routetablev1.Endpoint {

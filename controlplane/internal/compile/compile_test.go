@@ -121,6 +121,8 @@ endpoints:
 		"defaults written out": written + `
 defaults: {timeouts: {connect: 1000ms, response: 0.5m, idle: 1m30s}, preserveHost: true}
 metrics: {onProxyPort: true}
+accessLog: {path: "", format: json, sample: 1}
+requestId: false
 limits: {maxHeadBytes: 65536, maxHeaders: 100, maxURIBytes: 8Ki, headerTimeout: 10s, idleTimeout: 60s, maxConnections: 10000}`,
 		"acknowledgement": written + "acknowledgeDrop: 01234567\n",
 		"derived names given": strings.NewReplacer("from: /index", "from: /index\n  name: a.example,b.example/index",
@@ -144,6 +146,8 @@ limits: {maxHeadBytes: 65536, maxHeaders: 100, maxURIBytes: 8Ki, headerTimeout: 
 func TestOtherVersion(t *testing.T) {
 	tests := map[string][2]string{
 		"port":           {"port: 8000", "port: 8001"},
+		"access log":     {"port: 8000", "port: 8000\naccessLog: {path: stdout}"},
+		"request id":     {"port: 8000", "port: 8000\nrequestId: true"},
 		"order of pool":  {"  - http://localhost:5000\n  - http://localhost:5001\n- ", "  - http://localhost:5001\n  - http://localhost:5000\n- "},
 		"weight":         {"- http://localhost:5001\n- ", "- {url: http://localhost:5001, weight: 2}\n- "},
 		"host":           {"b.example", "c.example"},

@@ -9,7 +9,11 @@
 // package routetable, which the data planes obey as well.
 package config
 
-import "time"
+import (
+	"time"
+
+	"reverseproxy/proto/routetable"
+)
 
 // Config is a configuration file that was read and checked. Optional keys that
 // the file leaves out have their defaults, except in endpoints, where a zero
@@ -26,6 +30,10 @@ type Config struct {
 	MetricsOnProxyPort bool
 	// Limits bound what clients may send and hold.
 	Limits Limits
+	// AccessLog says what is written about requests; with an empty Path, nothing.
+	AccessLog AccessLog
+	// RequestID gives every request an X-Request-Id.
+	RequestID bool
 	// AcknowledgeDrop is the beginning of the version of the route table that
 	// may lose most of its endpoints to this file: at least 8 hexadecimal
 	// digits in lower case, or empty.
@@ -59,6 +67,17 @@ type Limits struct {
 	HeaderTimeout  time.Duration // for a complete request head
 	IdleTimeout    time.Duration // between two requests of a connection
 	MaxConnections uint32        // client connections of one data plane
+}
+
+// AccessLog is a line for each request.
+type AccessLog struct {
+	// Path of a file on the machines of the data planes, or routetable.Stdout.
+	Path string
+	// Format is one of "json", "common" and "combined".
+	Format string
+	// SamplePerMillion is how many of a million requests are logged: 1 to
+	// routetable.SamplePerMillion.
+	SamplePerMillion uint32
 }
 
 // Endpoint is one entry of endpoints.
@@ -115,6 +134,7 @@ func builtin() Config {
 			IdleTimeout:    60 * time.Second,
 			MaxConnections: 10_000,
 		},
+		AccessLog: AccessLog{Format: "json", SamplePerMillion: routetable.SamplePerMillion},
 	}
 }
 

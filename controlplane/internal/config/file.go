@@ -34,6 +34,12 @@ func (r *reader) file(n node) {
 			r.metrics(v, at)
 		case "limits":
 			r.limits(v, at)
+		case "accessLog":
+			r.accessLog(v, at)
+		case "requestId":
+			if b, ok := r.boolean(v, at); ok {
+				c.RequestID = b
+			}
 		case "acknowledgeDrop":
 			r.acknowledgeDrop(v, at)
 		default:
@@ -122,6 +128,37 @@ func (r *reader) limits(n node, at *path) {
 			duration(v, at, &l.IdleTimeout)
 		case "maxConnections":
 			count(v, at, &l.MaxConnections, routetable.MaxConnections)
+		default:
+			panic("unread key " + key.path)
+		}
+	})
+}
+
+// logFormats are the values of accessLog.format.
+var logFormats = []string{"json", "common", "combined"}
+
+func (r *reader) accessLog(n node, at *path) {
+	l := &r.config.AccessLog
+	r.mapping(n, at, accessLogSchema, "{path: stdout}", func(key *schema, v node, at *path) {
+		switch key.key {
+		case "path":
+			// An empty path is the way to write down that there is no log.
+			if path, ok := r.text(v, at, "stdout or the absolute path of a file", func(path string) error {
+				if path == "" {
+					return nil
+				}
+				return routetable.CheckLogPath(path)
+			}); ok {
+				l.Path = path
+			}
+		case "format":
+			if format, ok := r.choice(v, at, logFormats); ok {
+				l.Format = format
+			}
+		case "sample":
+			if n, ok := r.share(v, at); ok {
+				l.SamplePerMillion = n
+			}
 		default:
 			panic("unread key " + key.path)
 		}

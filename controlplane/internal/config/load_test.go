@@ -101,6 +101,7 @@ var defaults = config.Config{
 		MaxHeadBytes: 65536, MaxHeaders: 100, MaxURIBytes: 8192,
 		HeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxConnections: 10000,
 	},
+	AccessLog: config.AccessLog{Format: "json", SamplePerMillion: 1_000_000},
 }
 
 func TestMinimalFile(t *testing.T) {
@@ -122,6 +123,8 @@ func TestAllKeys(t *testing.T) {
 metrics: {onProxyPort: false}
 defaults: {preserveHost: false, timeouts: {connect: 2s, response: 1h, idle: 3s}}
 acknowledgeDrop: 00001234
+accessLog: {path: /var/log/access.log, format: combined, sample: 0.25}
+requestId: true
 port: 65535
 endpoints:
 - name: the shop
@@ -139,8 +142,10 @@ endpoints:
 		AcknowledgeDrop: "00001234",
 		Limits: config.Limits{MaxHeadBytes: 1 << 20, MaxHeaders: 7, MaxURIBytes: 1024,
 			HeaderTimeout: 90 * time.Second, IdleTimeout: 250 * time.Millisecond, MaxConnections: 9},
+		AccessLog: config.AccessLog{Path: "/var/log/access.log", Format: "combined", SamplePerMillion: 250_000},
+		RequestID: true,
 		Endpoints: []config.Endpoint{{
-			Position: config.Position{Line: 7, Column: 3},
+			Position: config.Position{Line: 9, Column: 3},
 			Name:     "the shop", Path: "/assets", Prefix: true,
 			Hosts:        []string{"*.example.com", "shop.example.com"},
 			Methods:      []string{"GET", "HEAD"},
@@ -177,6 +182,14 @@ func TestValues(t *testing.T) {
 			func(c *config.Config) any { return c.AcknowledgeDrop }, "1234e567"},
 		{"acknowledgement in upper case", "port: 1\nendpoints: []\nacknowledgeDrop: ABCDEF01\n",
 			func(c *config.Config) any { return c.AcknowledgeDrop }, "abcdef01"},
+		{"log on standard output", "port: 1\nendpoints: []\naccessLog: {path: stdout}\n",
+			func(c *config.Config) any { return c.AccessLog }, config.AccessLog{Path: "stdout", Format: "json", SamplePerMillion: 1_000_000}},
+		{"no log, written down", "port: 1\nendpoints: []\naccessLog: {path: \"\"}\n",
+			func(c *config.Config) any { return c.AccessLog.Path }, ""},
+		{"smallest sample", "port: 1\nendpoints: []\naccessLog: {path: stdout, sample: 0.0000010}\n",
+			func(c *config.Config) any { return c.AccessLog.SamplePerMillion }, uint32(1)},
+		{"sample of one", "port: 1\nendpoints: []\naccessLog: {path: stdout, sample: 1.00}\n",
+			func(c *config.Config) any { return c.AccessLog.SamplePerMillion }, uint32(1_000_000)},
 		{"one host", endpoint("  host: A.example\n"), func(c *config.Config) any { return c.Endpoints[0].Hosts }, []string{"a.example"}},
 		{"root prefix", "port: 1\nendpoints: [{from: /*, pool: [http://h]}]", func(c *config.Config) any { return c.Endpoints[0].Path }, ""},
 		{"text in block style", "port: 1\nendpoints:\n- from: >-\n    /a\n  pool: [http://h]\n", func(c *config.Config) any { return c.Endpoints[0].Path }, "/a"},

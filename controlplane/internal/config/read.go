@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -240,6 +241,25 @@ func (r *reader) text(n node, at *path, what string, check func(string) error) (
 		return "", false
 	}
 	return text, true
+}
+
+// choice reads one of several words.
+func (r *reader) choice(n node, at *path, words []string) (string, bool) {
+	last := len(words) - 1
+	expected := strings.Join(words[:last], ", ") + " or " + words[last]
+	return r.text(n, at, expected, func(word string) error {
+		if slices.Contains(words, word) {
+			return nil
+		}
+		hint := ""
+		for _, w := range words {
+			if distance(strings.ToLower(word), w) <= 2 {
+				hint = fmt.Sprintf(" (did you mean %q?)", w)
+				break
+			}
+		}
+		return fmt.Errorf("found the text %s, expected %s%s", quote(word), expected, hint)
+	})
 }
 
 // boolean reads true or false.

@@ -65,12 +65,19 @@ var (
 		{key: "idleTimeout", def: "60s"},
 		{key: "maxConnections", def: "10000"},
 	}}
+	accessLogSchema = &schema{key: "accessLog", keys: []*schema{
+		{key: "path", def: `""`, must: true},
+		{key: "format", def: "json"},
+		{key: "sample", def: "1"},
+	}}
 	fileSchema = link(&schema{keys: []*schema{
 		{key: "port", must: true},
 		defaultsSchema,
 		endpointsSchema,
 		metricsSchema,
 		limitsSchema,
+		accessLogSchema,
+		{key: "requestId", def: "false"},
 		{key: "acknowledgeDrop", def: `""`},
 	}}, nil)
 )
@@ -83,6 +90,7 @@ var synonyms = map[string]string{
 	"domain": "host", "domains": "host", "hostname": "host", "hostnames": "host", "hosts": "host",
 	"frontends": "endpoints", "locations": "endpoints", "routes": "endpoints", "rules": "endpoints",
 	"listen": "port", "address": "url", "href": "url", "verb": "methods", "verbs": "methods", "id": "name",
+	"file": "path", "log": "accessLog", "logging": "accessLog", "rate": "sample", "sampling": "sample",
 }
 
 // pointers gives each user of a list of keys its own copies.
@@ -153,9 +161,6 @@ func (s *schema) suggest(key string) *schema {
 			return k
 		}
 	}
-	if meant := s.find(synonyms[key]); meant != nil {
-		return meant
-	}
 	var best *schema
 	bestDistance := 1 + max(1, len(key)/3)
 	for _, k := range s.keys {
@@ -202,6 +207,9 @@ func elsewhere(key string) string {
 // unknownKey says what is wrong with a key that this mapping does not have.
 func (s *schema) unknownKey(key string) (message string, meant *schema) {
 	message = fmt.Sprintf("unknown key %s; allowed here: %s", quote(key), s.allowed())
+	if meant = s.find(synonyms[key]); meant != nil {
+		return fmt.Sprintf("%s (did you mean %q?)", message, meant.key), meant
+	}
 	if place := elsewhere(key); place != "" {
 		return fmt.Sprintf("%s (%q belongs %s; check the indentation)", message, key, place), nil
 	}

@@ -13,6 +13,7 @@ import (
 var (
 	sizeForm  = regexp.MustCompile(`^(0|[1-9][0-9]*)([KMG]i)?$`)
 	sizeGuess = regexp.MustCompile(`^([0-9]+) *([kKmMgG])(i?)[bB]?$`)
+	shareForm = regexp.MustCompile(`^(0|[1-9][0-9]*)(\.[0-9]+)?$`)
 	// A number, perhaps with a unit that Go does not know.
 	durationGuess = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) *([a-zA-Z]*)$`)
 )
@@ -61,6 +62,49 @@ func (r *reader) duration(n node, at *path) (time.Duration, bool) {
 		return 0, false
 	}
 	return d, true
+}
+
+// share reads a part of the whole, more than 0 and at most 1, in millionths: a
+// decimal fraction has no one form in binary, and the route table needs one.
+func (r *reader) share(n node, at *path) (uint32, bool) {
+	if r.tagged(n, at) {
+		return 0, false
+	}
+	const expected = "a number that is more than 0 and at most 1, such as 0.1 or 1"
+	text := n.text()
+	if n.kind() != scalar || n.quoted() || !shareForm.MatchString(text) {
+		hint := ""
+		if n.kind() == scalar {
+			hint = shareHint(text)
+		}
+		r.problem(n, at, "%s, expected %s%s", n.found(), expected, hint)
+		return 0, false
+	}
+	whole, fraction, _ := strings.Cut(text, ".")
+	fraction = strings.TrimRight(fraction, "0")
+	if len(fraction) > 6 {
+		r.problem(n, at, "%s has more than 6 digits after the point; the least is 0.000001", shorten(text))
+		return 0, false
+	}
+	v, err := strconv.ParseUint(whole+fraction+strings.Repeat("0", 6-len(fraction)), 10, 32)
+	if err != nil || v == 0 || v > routetable.SamplePerMillion {
+		r.problem(n, at, "%s is out of range; expected %s", shorten(text), expected)
+		return 0, false
+	}
+	return uint32(v), true
+}
+
+// shareHint guesses what was meant: a share in percent, or in quotes.
+func shareHint(text string) string {
+	number, percent := strings.CutSuffix(strings.TrimSpace(text), "%")
+	f, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+	if percent {
+		f /= 100
+	}
+	if plain := strconv.FormatFloat(f, 'f', -1, 64); err == nil && f > 0 && f <= 1 && shareForm.MatchString(plain) {
+		return fmt.Sprintf("; write %s", plain)
+	}
+	return ""
 }
 
 // size reads a number of bytes between two bounds.
