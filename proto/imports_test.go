@@ -56,6 +56,7 @@ var pure = []string{
 	"proto/routetable",
 	"dataplane/internal/http1",
 	"dataplane/internal/table",
+	"dataplane/internal/accesslog",
 }
 
 var rules = []rule{
