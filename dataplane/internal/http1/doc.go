@@ -43,7 +43,8 @@
 // (section 6.6.2); drop it where the trailers are dropped. Connection cannot
 // strip Host, Content-Length, Transfer-Encoding or Expect.
 //
-// It is also set for a request's fields whose name is that of a known one but for
+// It is also set for a request's fields whose name is that of a known one, other
+// than User-Agent, but for
 // "_" in the place of "-", such as X_Forwarded_For: to a backend that turns names
 // into CGI variables both are one, and the client's would stand for, or beside,
 // what this hop says.

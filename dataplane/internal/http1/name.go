@@ -26,6 +26,9 @@ const (
 	MaxForwards
 	Date
 	Server
+	XRequestID
+	Referer
+	UserAgent
 
 	names // how many there are
 )
@@ -52,6 +55,9 @@ var lowerNames = [names]string{
 	MaxForwards:        "max-forwards",
 	Date:               "date",
 	Server:             "server",
+	XRequestID:         "x-request-id",
+	Referer:            "referer",
+	UserAgent:          "user-agent",
 }
 
 // String returns the name in lower case, empty for OtherName.
@@ -104,7 +110,7 @@ func disguised(name []byte) bool {
 		return false
 	}
 	n := nameTable[len(name)][name[0]&31]
-	if n == OtherName {
+	if n == OtherName || n == UserAgent { // which is only read
 		return false
 	}
 	for i, c := range name {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"reverseproxy/dataplane/internal/accesslog"
 	"reverseproxy/dataplane/internal/loop/driver"
 	"reverseproxy/dataplane/internal/metrics"
 	"reverseproxy/dataplane/internal/proxy"
@@ -29,7 +30,10 @@ type Options struct {
 	// MetricsPage renders what GET /metrics on the proxy port answers; nil:
 	// nothing does. Called from any goroutine.
 	MetricsPage func() (contentType string, body []byte)
-	Log         *slog.Logger
+	// AccessLog takes the lines about requests and has as many shards as there
+	// are threads; nil: nobody does.
+	AccessLog *accesslog.Log
+	Log       *slog.Logger
 }
 
 // Drivers are the names of the drivers that work on this system, the best first.
@@ -107,7 +111,7 @@ func NewServer(o Options) (*Server, error) {
 func (s *Server) newEngine(loop int, d proxy.Driver) *proxy.Engine {
 	return proxy.New(proxy.Config{
 		Driver: d, Live: s.options.Live, Metrics: s.options.Metrics, Shard: loop,
-		Page: s.options.MetricsPage, Log: s.options.Log,
+		Page: s.options.MetricsPage, AccessLog: s.options.AccessLog.Shard(loop), Log: s.options.Log,
 	})
 }
 

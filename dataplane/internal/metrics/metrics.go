@@ -236,6 +236,9 @@ const (
 	reasons    = iota
 )
 
+// String returns the label value.
+func (r Reason) String() string { return reasonLabels[r] }
+
 var reasonLabels = [reasons]string{
 	"connect_failed", "connect_timeout", "response_timeout", "idle_timeout", "reset", "bad_message",
 }

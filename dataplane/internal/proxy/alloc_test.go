@@ -2,12 +2,16 @@
 
 package proxy_test
 
-import "testing"
+import (
+	"testing"
+
+	routetablev1 "reverseproxy/proto/routetable/v1"
+)
 
 // steady prepares a client and a backend connection that are both open, and
 // returns one request and response over them.
-func steady(t testing.TB, request, response string) (exchange func()) {
-	w := newWorld(t, anything())
+func steady(t testing.TB, rt *routetablev1.RouteTable, request, response string) (exchange func()) {
+	w := newWorldOf(t, rt)
 	c := w.accept()
 	w.data(c, request)
 	o := w.dialled[0]
@@ -22,6 +26,9 @@ func steady(t testing.TB, request, response string) (exchange func()) {
 		w.engine.Data(&c.conn, in)
 		copy(out, response)
 		w.engine.Data(&o.conn, out)
+		if _, lines := w.log.Shard(0).Next(); len(lines) > 1<<20 {
+			w.log.Shard(0).Done(len(lines))
+		}
 		if len(c.sent) == 0 || len(o.sent) == 0 || len(w.dialled) != 1 {
 			t.Fatal("not forwarded over the open connection")
 		}
@@ -37,23 +44,38 @@ var steadyCases = []struct{ name, request, response string }{
 	{"POST", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabcde", okay},
 }
 
+// steadyTables are what a request costs more or less with.
+var steadyTables = []struct {
+	name string
+	rt   *routetablev1.RouteTable
+}{
+	{"plain", wire(anything())},
+	{"id", withID(wire(anything()))},
+	{"JSON log", logged(wire(anything()), routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_JSON)},
+	{"combined log, id", withID(logged(wire(anything()), routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_COMBINED))},
+}
+
 // TestKeepAliveRequestDoesNotAllocate. Race detection allocates by itself.
 func TestKeepAliveRequestDoesNotAllocate(t *testing.T) {
 	for _, tt := range steadyCases {
-		if n := testing.AllocsPerRun(1000, steady(t, tt.request, tt.response)); n != 0 {
-			t.Errorf("%s: %v allocations", tt.name, n)
+		for _, table := range steadyTables {
+			if n := testing.AllocsPerRun(1000, steady(t, table.rt, tt.request, tt.response)); n != 0 {
+				t.Errorf("%s, %s: %v allocations", tt.name, table.name, n)
+			}
 		}
 	}
 }
 
 func BenchmarkExchange(b *testing.B) {
 	for _, tt := range steadyCases {
-		b.Run(tt.name, func(b *testing.B) {
-			exchange := steady(b, tt.request, tt.response)
-			b.ReportAllocs()
-			for b.Loop() {
-				exchange()
-			}
-		})
+		for _, table := range steadyTables {
+			b.Run(tt.name+"/"+table.name, func(b *testing.B) {
+				exchange := steady(b, table.rt, tt.request, tt.response)
+				b.ReportAllocs()
+				for b.Loop() {
+					exchange()
+				}
+			})
+		}
 	}
 }

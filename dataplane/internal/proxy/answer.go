@@ -88,6 +88,7 @@ func (e *Engine) respond(c *Conn, status int, reason, allow, contentType, body s
 		out = append(out, allow...)
 		out = append(out, "\r\n"...)
 	}
+	out = appendRequestID(out, x.note.requestID())
 	switch {
 	case !x.keep:
 		out = append(out, closeField...)
@@ -95,6 +96,7 @@ func (e *Engine) respond(c *Conn, status int, reason, allow, contentType, body s
 		out = append(out, persistField...)
 	}
 	out = append(out, "\r\n"...)
+	x.note.sentHead(len(out))
 	if x.method != http1.HEAD {
 		out = append(out, body...)
 	}

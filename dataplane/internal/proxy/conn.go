@@ -155,6 +155,10 @@ type request struct {
 	// be sent again; nil when it may not.
 	held []byte
 
+	// note is what the route table wants to be kept about the request; nil when
+	// it wants nothing.
+	note *note
+
 	serial  uint64 // tells the exchanges of the connection apart
 	code    int
 	interim int // 1xx responses so far

@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
+	"reverseproxy/dataplane/internal/accesslog"
 	"reverseproxy/dataplane/internal/backend"
 	"reverseproxy/dataplane/internal/http1"
 	"reverseproxy/dataplane/internal/metrics"
@@ -38,7 +40,8 @@ const (
 	maxScratch     = 256 << 10
 )
 
-// Config is what an Engine needs. All fields but Page and Clock are required.
+// Config is what an Engine needs. All fields but Page, AccessLog and Clock are
+// required.
 type Config struct {
 	Driver  Driver
 	Live    *table.Live
@@ -47,8 +50,11 @@ type Config struct {
 	// Page renders what GET /metrics on the proxy port answers; nil: nothing. It
 	// is called outside the loop.
 	Page func() (contentType string, body []byte)
-	Log  *slog.Logger
-	// Clock is the wall clock for Date fields; nil: time.Now.
+	// AccessLog takes the lines about requests; nil: nobody does. Owned by this
+	// engine.
+	AccessLog *accesslog.Shard
+	Log       *slog.Logger
+	// Clock is the wall clock for Date fields and the access log; nil: time.Now.
 	Clock func() time.Time
 }
 
@@ -60,12 +66,16 @@ type Engine struct {
 	none    *metrics.Endpoint
 	shard   int
 	page    func() (string, []byte)
+	lines   *accesslog.Shard
 	log     *slog.Logger
 	clock   func() time.Time
+	random  *rand.ChaCha8
 
 	now    int64 // set by SetNow
 	date   []byte
 	dateAt int64 // second of now in which date was made, plus 1
+	epoch  int64 // what now is 0 at, in Unix nanoseconds; see wall
+	wallAt int64 // second of now in which epoch was set, plus 1
 
 	idle  map[*backend.State]*idleList
 	swept *table.Table // for which idle has no list that is not needed
@@ -82,15 +92,17 @@ type Engine struct {
 	scratch []byte
 	target  []byte
 	report  metrics.Request
+	line    accesslog.Line
 
 	buffers [][]byte // free
+	notes   []*note  // free
 }
 
 // New returns an engine without connections.
 func New(c Config) *Engine {
 	e := &Engine{
-		d: c.Driver, live: c.Live, metrics: c.Metrics, shard: c.Shard, page: c.Page,
-		log: c.Log, clock: c.Clock, idle: map[*backend.State]*idleList{},
+		d: c.Driver, live: c.Live, metrics: c.Metrics, shard: c.Shard, page: c.Page, lines: c.AccessLog,
+		log: c.Log, clock: c.Clock, random: newRandom(), idle: map[*backend.State]*idleList{},
 	}
 	if e.clock == nil {
 		e.clock = time.Now

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"reverseproxy/dataplane/internal/accesslog"
 	"reverseproxy/dataplane/internal/backend"
 	"reverseproxy/dataplane/internal/metrics"
 	"reverseproxy/dataplane/internal/proxy"
@@ -24,8 +25,12 @@ type world struct {
 	engine *proxy.Engine
 	live   *table.Live
 	set    *metrics.Set
+	log    *accesslog.Log
 	now    time.Duration
+	wall   func() time.Duration // what the wall clock has gained
 	origin proxy.Origin
+
+	backends *backend.Registry
 
 	dialled []*end
 	done    []func() // of Go
@@ -53,22 +58,38 @@ type end struct {
 
 func newWorld(t testing.TB, endpoints ...*routetablev1.Endpoint) *world {
 	t.Helper()
-	w := &world{TB: t, live: &table.Live{}, set: metrics.NewSet(1), now: time.Second}
-	rt := &routetablev1.RouteTable{Port: 80, Endpoints: endpoints, Limits: &routetablev1.Limits{
+	return newWorldOf(t, wire(endpoints...))
+}
+
+// wire is a route table of these endpoints.
+func wire(endpoints ...*routetablev1.Endpoint) *routetablev1.RouteTable {
+	return &routetablev1.RouteTable{Port: 80, Endpoints: endpoints, Limits: &routetablev1.Limits{
 		MaxHeadBytes: 64 << 10, MaxHeaderCount: 100, MaxUriBytes: 8 << 10, MaxConnections: 100,
 		HeaderTimeout: durationpb.New(10 * time.Second), IdleTimeout: durationpb.New(time.Minute),
 	}}
-	built, err := table.New(rt, routetable.Version(rt), 1, nil, table.State{Backends: backend.NewRegistry(), Metrics: w.set})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.live.Store(built)
+}
+
+func newWorldOf(t testing.TB, rt *routetablev1.RouteTable) *world {
+	t.Helper()
+	w := &world{TB: t, live: &table.Live{}, set: metrics.NewSet(1), backends: backend.NewRegistry(), log: accesslog.New(1), now: time.Second}
+	w.wall = func() time.Duration { return 0 } // Date fields never change
+	w.apply(rt)
 	w.engine = proxy.New(proxy.Config{
-		Driver: w, Live: w.live, Metrics: w.set, Log: slog.New(slog.DiscardHandler),
+		Driver: w, Live: w.live, Metrics: w.set, AccessLog: w.log.Shard(0), Log: slog.New(slog.DiscardHandler),
 		Page:  func() (string, []byte) { return "text/plain", []byte("page") },
-		Clock: func() time.Time { return time.Unix(784111777, 0) },
+		Clock: func() time.Time { return time.Unix(784111777, 0).Add(w.wall()) },
 	})
 	return w
+}
+
+// apply puts a table in force.
+func (w *world) apply(rt *routetablev1.RouteTable) {
+	w.Helper()
+	built, err := table.New(rt, routetable.Version(rt), 1, w.live.Load(), table.State{Backends: w.backends, Metrics: w.set})
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.live.Store(built)
 }
 
 // anything is an endpoint for all requests.

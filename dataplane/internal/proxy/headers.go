@@ -40,6 +40,10 @@ import (
 //   - X-Forwarded-Proto and X-Forwarded-Host are replaced by what this hop saw.
 //     There is no setting yet that names proxies to trust, and backends build
 //     links and decide about security with them.
+//   - X-Request-Id, when the route table asks for ids, is the one of this request:
+//     the client's if there is exactly one line and it is short and visible
+//     ASCII, else a new one, so that logs cannot be confused with it. It is
+//     appended as a line of its own.
 //   - Forwarded (RFC 7239) passes as it came: it is end to end for whoever uses
 //     it, and mixing two notations of one chain would be worse than one.
 //
@@ -53,6 +57,8 @@ import (
 //     dropped when it is not.
 //   - Via is added. Date is added when there is none (RFC 9110 section 6.6.1).
 //   - Server passes: it is the backend's. This proxy has none of its own.
+//   - X-Request-Id, when the route table asks for ids, takes the place of the
+//     backend's: client and logs then speak of the same request.
 //   - Upgrade passes in a 101 response, whose tunnel is made here, and in a 426,
 //     which would say nothing without it (RFC 9110 section 15.5.22).
 
@@ -68,10 +74,12 @@ const (
 	protoField    = "X-Forwarded-Proto: http\r\n"
 	forwardedFor  = "X-Forwarded-For: "
 	forwardedHost = "X-Forwarded-Host: "
+	requestIDName = "X-Request-Id: "
 )
 
-// appendRequestHead appends the head of a request as the backend gets it.
-func appendRequestHead(dst []byte, r *http1.Request, remote string, target []byte, backendHost string, replaceHost, upgrade bool) []byte {
+// appendRequestHead appends the head of a request as the backend gets it. id is nil
+// when requests have none.
+func appendRequestHead(dst []byte, r *http1.Request, remote string, target []byte, backendHost string, replaceHost, upgrade bool, id []byte) []byte {
 	raw := r.Raw
 	dst = append(dst, r.MethodText.Of(raw)...)
 	dst = append(dst, ' ')
@@ -102,6 +110,8 @@ func appendRequestHead(dst []byte, r *http1.Request, remote string, target []byt
 			drop = drop || r.Minor == 0
 		case http1.MaxForwards:
 			drop = drop || r.Method == http1.OPTIONS
+		case http1.XRequestID:
+			drop = drop || id != nil
 		}
 		dst = lines.line(dst, f, drop)
 	}
@@ -139,7 +149,43 @@ func appendRequestHead(dst []byte, r *http1.Request, remote string, target []byt
 		dst = append(dst, authority...)
 		dst = append(dst, "\r\n"...)
 	}
+	dst = appendRequestID(dst, id)
 	return append(dst, "\r\n"...)
+}
+
+// appendRequestID appends the X-Request-Id line, nothing when id is nil.
+func appendRequestID(dst, id []byte) []byte {
+	if id == nil {
+		return dst
+	}
+	dst = append(dst, requestIDName...)
+	dst = append(dst, id...)
+	return append(dst, "\r\n"...)
+}
+
+// clientsID returns the request id that the client has chosen, nil when there is
+// none that can be kept.
+func clientsID(r *http1.Request) (id []byte) {
+	if _, ok := r.Get(http1.XRequestID); !ok {
+		return nil
+	}
+	for i := range r.Fields {
+		f := &r.Fields[i]
+		if f.ID != http1.XRequestID {
+			continue
+		}
+		v := f.Value.Of(r.Raw)
+		if id != nil || f.Hop || len(v) == 0 || len(v) > maxID {
+			return nil
+		}
+		for _, c := range v {
+			if c <= ' ' || c > '~' {
+				return nil
+			}
+		}
+		id = v
+	}
+	return id
 }
 
 // appendChain appends the addresses that came in X-Forwarded-For.
@@ -199,8 +245,9 @@ func responseFraming(r *http1.Response, how reframe) delimited {
 }
 
 // appendResponseHead appends the head of a final response as the client gets it.
-// minor is the client's version; date is a whole Date line.
-func appendResponseHead(dst []byte, r *http1.Response, end delimited, keep bool, minor uint8, date []byte) []byte {
+// minor is the client's version; date is a whole Date line; id is nil when requests
+// have none.
+func appendResponseHead(dst []byte, r *http1.Response, end delimited, keep bool, minor uint8, date, id []byte) []byte {
 	dst = appendStatus(dst, r)
 	dated := false
 	offer := r.Status == 426 && r.Upgrade
@@ -217,6 +264,8 @@ func appendResponseHead(dst []byte, r *http1.Response, end delimited, keep bool,
 			drop = drop || end != byChunk
 		case http1.Date:
 			dated = dated || !drop
+		case http1.XRequestID:
+			drop = drop || id != nil
 		}
 		dst = lines.line(dst, f, drop)
 	}
@@ -228,6 +277,7 @@ func appendResponseHead(dst []byte, r *http1.Response, end delimited, keep bool,
 		dst = append(dst, date...)
 	}
 	dst = appendVia(dst, r)
+	dst = appendRequestID(dst, id)
 	if offer {
 		dst = append(dst, upgradeField...)
 	}
@@ -252,18 +302,20 @@ func appendInterimHead(dst []byte, r *http1.Response) []byte {
 	return append(dst, "\r\n"...)
 }
 
-// appendSwitchHead appends a 101 response.
-func appendSwitchHead(dst []byte, r *http1.Response) []byte {
+// appendSwitchHead appends a 101 response; id is nil when requests have none.
+func appendSwitchHead(dst []byte, r *http1.Response, id []byte) []byte {
 	dst = appendStatus(dst, r)
 	lines := copier{raw: r.Raw}
 	for i := range r.Fields {
 		f := &r.Fields[i]
-		drop := f.Hop && f.ID != http1.Upgrade || f.ID == http1.TransferEncoding || f.ID == http1.ContentLength
+		drop := f.Hop && f.ID != http1.Upgrade || f.ID == http1.TransferEncoding || f.ID == http1.ContentLength ||
+			f.ID == http1.XRequestID && id != nil
 		dst = lines.line(dst, f, drop)
 	}
 	dst = lines.end(dst)
 	dst = append(dst, upgradeField...)
 	dst = appendVia(dst, r)
+	dst = appendRequestID(dst, id)
 	return append(dst, "\r\n"...)
 }
 

@@ -83,6 +83,7 @@ func (e *Engine) request(c *Conn, p []byte) int {
 		serial: e.serial, table: t, started: e.now, in: uint64(n + m),
 		method: r.Method, minor: r.Minor, wantClose: r.Close, goodbye: r.Close, done: c.body.Done(),
 	}
+	e.note(c, t, r)
 	if bad != nil {
 		e.begin(c, nil)
 		c.x.wantClose = true
@@ -176,7 +177,7 @@ func (e *Engine) forward(c *Conn, body []byte) {
 	to.State.Begin()
 
 	e.target = x.endpoint.AppendTarget(e.target[:0], to, &e.query)
-	out := appendRequestHead(e.scratch, r, c.remote, e.target, to.Host, x.endpoint.ReplaceHost, x.upgrade)
+	out := appendRequestHead(e.scratch, r, c.remote, e.target, to.Host, x.endpoint.ReplaceHost, x.upgrade, x.note.requestID())
 	apart := body
 	if len(body) < gatherSize {
 		out, apart = append(out, body...), nil
@@ -385,6 +386,9 @@ func (e *Engine) refuse(c *Conn, status int) {
 	e.become(c, exchange)
 	e.serial++
 	c.x = request{serial: e.serial, started: e.now, in: uint64(len(c.in) - c.off), minor: 1, wantClose: true}
+	if t := e.live.Load(); t != nil {
+		e.note(c, t, nil)
+	}
 	e.begin(c, nil)
 	e.answer(c, status)
 }

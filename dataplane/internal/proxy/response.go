@@ -69,6 +69,7 @@ func (e *Engine) interim(b *Conn) {
 	x.expects = false
 	if x.minor > 0 {
 		out := appendInterimHead(e.scratch, &e.resp)
+		x.note.sentHead(len(out))
 		x.out += uint64(len(out))
 		e.d.Send(c, out)
 		e.put(out)
@@ -102,7 +103,8 @@ func (e *Engine) response(b *Conn, p []byte) {
 		(!c.eof || c.hasUnused()) &&
 		b.reframe != toClose && (framing != http1.UntilClose || b.reframe == toChunk)
 
-	out := appendResponseHead(e.scratch, r, responseFraming(r, b.reframe), x.keep, x.minor, e.dateField())
+	out := appendResponseHead(e.scratch, r, responseFraming(r, b.reframe), x.keep, x.minor, e.dateField(), x.note.requestID())
+	head := len(out)
 	b.body.Start(framing, r.Length)
 	b.untilClose = framing == http1.UntilClose
 	var (
@@ -123,6 +125,7 @@ func (e *Engine) response(b *Conn, p []byte) {
 	}
 	x.responded, x.code = true, r.Status
 	x.out += uint64(len(out) + len(apart))
+	x.note.answered(e.now, head)
 	x.backend.Metrics.Response(e.shard, r.Status, time.Duration(e.now-x.chosen))
 	e.send(c, out, apart)
 	e.put(out)
@@ -316,6 +319,9 @@ func (e *Engine) failed(c *Conn, why metrics.Reason) {
 		return
 	}
 	x.failed = true
+	if x.note != nil {
+		x.note.why = why
+	}
 	x.backend.Metrics.Error(e.shard, why)
 }
 
@@ -338,7 +344,11 @@ func (e *Engine) end(c *Conn, code int) {
 		Duration: time.Duration(until - x.started), BytesIn: x.in, BytesOut: x.out,
 	}
 	x.counters.End(e.shard, &e.report)
-	x.counters, x.backend, x.endpoint = nil, nil, nil
+	x.counters = nil
+	if x.note != nil {
+		e.endNote(c, code)
+	}
+	x.backend, x.endpoint = nil, nil
 }
 
 var methodNames = [...]string{

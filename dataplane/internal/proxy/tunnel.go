@@ -18,7 +18,8 @@ func (e *Engine) switchProtocols(b *Conn, p []byte) {
 		e.nonsense(c)
 		return
 	}
-	out := appendSwitchHead(e.scratch, &e.resp)
+	out := appendSwitchHead(e.scratch, &e.resp, x.note.requestID())
+	x.note.answered(e.now, len(out))
 	out = append(out, p...)
 	x.responded, x.code, x.switched = true, 101, e.now
 	x.out += uint64(len(out))

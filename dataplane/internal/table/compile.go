@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"reverseproxy/dataplane/internal/accesslog"
 	"reverseproxy/proto/routetable"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
@@ -25,6 +26,8 @@ func New(rt *routetablev1.RouteTable, version string, revision uint64, prev *Tab
 		Revision:           revision,
 		Port:               uint16(rt.GetPort()),
 		MetricsOnProxyPort: !rt.GetHideMetricsOnProxyPort(),
+		AccessLog:          accessLog(rt.GetAccessLog()),
+		RequestID:          rt.GetRequestId(),
 		Limits: Limits{
 			HeadBytes:     int(l.GetMaxHeadBytes()),
 			Fields:        int(l.GetMaxHeaderCount()),
@@ -41,6 +44,21 @@ func New(rt *routetablev1.RouteTable, version string, revision uint64, prev *Tab
 	}
 	t.index = newIndex(rt.GetEndpoints(), t.Endpoints)
 	return t, nil
+}
+
+// accessLog returns nil when there is none.
+func accessLog(w *routetablev1.AccessLog) *accesslog.Settings {
+	if w == nil {
+		return nil
+	}
+	s := &accesslog.Settings{Path: w.GetPath(), Format: accesslog.JSON, PerMillion: w.GetSamplePerMillion()}
+	switch w.GetFormat() {
+	case routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_COMMON:
+		s.Format = accesslog.Common
+	case routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_COMBINED:
+		s.Format = accesslog.Combined
+	}
+	return s
 }
 
 // compiler is one run of New.

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"reverseproxy/dataplane/internal/accesslog"
 	"reverseproxy/dataplane/internal/backend"
 	"reverseproxy/dataplane/internal/metrics"
 	"reverseproxy/proto/routetable"
@@ -20,7 +21,9 @@ type Table struct {
 	Port               uint16
 	MetricsOnProxyPort bool
 	Limits             Limits
-	Endpoints          []*Endpoint // sorted by name
+	AccessLog          *accesslog.Settings // nil: there is none
+	RequestID          bool                // every request has an X-Request-Id
+	Endpoints          []*Endpoint         // sorted by name
 
 	index index
 }
