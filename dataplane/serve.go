@@ -3,13 +3,18 @@ package main
 import (
 	"context"
 	"log/slog"
+	"os"
+	"os/signal"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"reverseproxy/dataplane/internal/accesslog"
+	"reverseproxy/dataplane/internal/accesslog/logfile"
 	"reverseproxy/dataplane/internal/activate"
 	"reverseproxy/dataplane/internal/admin"
 	"reverseproxy/dataplane/internal/backend"
@@ -28,6 +33,12 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 		threads = runtime.GOMAXPROCS(0)
 	}
 	runtime.GOMAXPROCS(loop.Processors(s.driver, threads))
+
+	lines := accesslog.New(threads)
+	writer := logfile.New(lines, log)
+	closeLog := sync.OnceFunc(func() { endLog(writer, log) })
+	defer closeLog()
+	defer onSignal(syscall.SIGHUP, writer.Reopen)()
 
 	adminServer, err := admin.Listen(s.admin)
 	if err != nil {
@@ -49,7 +60,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 	registry := prometheus.NewRegistry()
 	proxy, err := loop.NewServer(loop.Options{
 		Driver: s.driver, Threads: threads, Live: live, Metrics: set, Log: log,
-		MetricsPage: admin.NewPage(registry).Get,
+		MetricsPage: admin.NewPage(registry).Get, AccessLog: lines,
 	})
 	if err != nil {
 		return err
@@ -60,14 +71,14 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 		Open: func(address string, port uint16) (activate.Listener, error) {
 			return proxy.Open(address, port)
 		},
-		Live: live, State: table.State{Backends: backend.NewRegistry(), Metrics: set}, Log: log,
+		AccessLog: writer, Live: live, State: table.State{Backends: backend.NewRegistry(), Metrics: set}, Log: log,
 	})
 	subscriber := subscribe.New(subscribe.Options{
 		ControlPlanes: s.controlPlanes, ID: id, Labels: s.labels, Build: build(),
 		AdminAddress: adminServer.Addr().String(), Activator: activator, Store: subscribe.NewStore(stateDir),
 		Totals: set.Totals, Log: log,
 	})
-	registry.MustRegister(set, activator, subscriber, buildInfo(), threadsGauge(threads), collectors.NewGoCollector(),
+	registry.MustRegister(set, writer, activator, subscriber, buildInfo(), threadsGauge(threads), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
 	// An admin server that breaks stops the process cleanly: nobody could see
@@ -96,6 +107,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 		log.Warn("requests cut at the end of the drain time", "error", err)
 	}
 	proxy.Close()
+	closeLog()
 	closeAdmin(adminServer)
 	g.Wait()
 	log.Info("stopped", "drained", time.Since(began).Round(time.Millisecond).String())
@@ -106,6 +118,32 @@ func closeAdmin(a *admin.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	a.Close(ctx)
+}
+
+// endLog writes the rest of the access log, unless nobody takes it.
+func endLog(w *logfile.Writer, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if err := w.Close(ctx); err != nil {
+		log.Warn("access log lines lost at the end", "error", err)
+	}
+}
+
+// onSignal calls f for each signal until stop.
+func onSignal(sig os.Signal, f func()) (stop func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, sig)
+	var g sync.WaitGroup
+	g.Go(func() {
+		for range signals {
+			f()
+		}
+	})
+	return func() {
+		signal.Stop(signals)
+		close(signals)
+		g.Wait()
+	}
 }
 
 func threadsGauge(n int) prometheus.Collector {

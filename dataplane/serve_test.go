@@ -4,15 +4,20 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,6 +27,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"reverseproxy/dataplane/internal/activate/activatetest"
+	"reverseproxy/proto/routetable"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
@@ -114,6 +120,75 @@ func TestServe(t *testing.T) {
 	dp.stop()
 	if err := dp.wait(); err != nil {
 		t.Errorf("stopped with %v", err)
+	}
+}
+
+// Lines about requests, in a file that is moved away and asked for again, and the
+// rest of them at the end.
+func TestAccessLog(t *testing.T) {
+	backend := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer backend.Close()
+	path := filepath.Join(t.TempDir(), "access.log")
+	rt, _ := activatetest.Table(activatetest.Port(t), backend.URL)
+	rt.AccessLog = &routetablev1.AccessLog{Path: path, Format: routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_JSON, SamplePerMillion: 1_000_000}
+	rt.RequestId = true
+	version := routetable.Version(rt)
+	cp := startControlPlane(t, rt, version)
+	dp := start(t, "--controlplane", cp.address, "--admin", "127.0.0.1:0", "--address", "127.0.0.1", "--state-dir", t.TempDir())
+	address := dp.logged(`msg=serving address=(\S+)`)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	var ids []string
+	request := func() {
+		t.Helper()
+		res, err := client.Get("http://" + address + "/a?b")
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		ids = append(ids, res.Header.Get("X-Request-Id"))
+	}
+	lines := func(path string) (ids []string) {
+		t.Helper()
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			var l struct{ Target, Endpoint, Backend, Version, RequestID string }
+			if err := json.Unmarshal([]byte(line), &l); err != nil || l.Target != "/a?b" || l.Endpoint != "/a" || l.Backend != backend.URL || l.Version != version {
+				t.Errorf("%v, %+v in %s", err, l, line)
+			}
+			ids = append(ids, l.RequestID)
+		}
+		return ids
+	}
+	there := func() error {
+		_, err := os.Stat(path)
+		return err
+	}
+	request()
+	eventually(t, there)
+	eventually(t, func() error {
+		if got := lines(path); len(got) != 1 {
+			return fmt.Errorf("lines of %v", got)
+		}
+		return nil
+	})
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, there)
+	request()
+	request()
+	dp.stop()
+	if err := dp.wait(); err != nil {
+		t.Errorf("stopped with %v", err)
+	}
+	if got := slices.Concat(lines(path+".1"), lines(path)); !slices.Equal(got, ids) || len(lines(path)) != 2 || ids[0] == "" {
+		t.Errorf("logged %q, want %q", got, ids)
 	}
 }
 

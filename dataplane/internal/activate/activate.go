@@ -49,8 +49,17 @@ type Listener interface {
 	Close()
 }
 
-// Options say how tables are put in force. All fields but Address and Port are
-// required.
+// AccessLog is where the lines about requests are written. A path of "" is nowhere.
+type AccessLog interface {
+	// Check says why nothing can be written to a path.
+	Check(path string) error
+	// Follow makes a path the one in force. What goes wrong there is for the log
+	// to tell.
+	Follow(path string)
+}
+
+// Options say how tables are put in force. All fields but Address, Port and
+// AccessLog are required.
 type Options struct {
 	// Address to bind; empty is all.
 	Address string
@@ -60,6 +69,8 @@ type Options struct {
 	AdminPort uint16
 	// Open opens a listener beside any others on the same port.
 	Open func(address string, port uint16) (Listener, error)
+	// AccessLog follows the table in force; nil: there is none.
+	AccessLog AccessLog
 	// Live is where the table in force is stored for the request path.
 	Live *table.Live
 	// State outlives tables.
@@ -144,6 +155,10 @@ func (a *Activator) activate(rt *routetablev1.RouteTable, version string, revisi
 		a.retain()
 		return err
 	}
+	if err := a.checkLog(t); err != nil {
+		a.retain()
+		return err
+	}
 	next, err := a.open(t)
 	if err != nil {
 		a.retain()
@@ -152,6 +167,9 @@ func (a *Activator) activate(rt *routetablev1.RouteTable, version string, revisi
 
 	// From here on nothing can fail.
 	a.o.Live.Store(t)
+	if a.o.AccessLog != nil {
+		a.o.AccessLog.Follow(logPath(t))
+	}
 	old := a.listener
 	if next != nil {
 		a.listener, a.port = next, a.portOf(t)
@@ -213,6 +231,30 @@ func (a *Activator) open(t *table.Table) (Listener, error) {
 		return nil, &listenError{routetable.Problem{Path: "port", Message: fmt.Sprintf("%d cannot be opened: %v", port, err)}}
 	}
 	return l, nil
+}
+
+// checkLog refuses a table that moves the access log to where it cannot be
+// written: whoever has changed the path is told. Once it is in force, or when
+// there is nothing to go on with, requests are served without it: no other change
+// and no start of the process fails because of a log.
+func (a *Activator) checkLog(t *table.Table) error {
+	before, path := a.o.Live.Load(), logPath(t)
+	if a.o.AccessLog == nil || before == nil || path == "" || path == logPath(before) {
+		return nil
+	}
+	if err := a.o.AccessLog.Check(path); err != nil {
+		return &routetable.Problem{Path: "access_log.path", Message: fmt.Sprintf(
+			"%s cannot be written by this data plane: %v", path, err)}
+	}
+	return nil
+}
+
+// logPath returns the path of a table's access log, empty when it has none.
+func logPath(t *table.Table) string {
+	if t.AccessLog == nil {
+		return ""
+	}
+	return t.AccessLog.Path
 }
 
 func (a *Activator) portOf(t *table.Table) uint16 {

@@ -198,6 +198,64 @@ func TestRefusedTableChangesNothing(t *testing.T) {
 	}
 }
 
+// journal is an AccessLog that remembers what it is told.
+type journal struct {
+	broken   string // path that cannot be written
+	checked  []string
+	followed []string
+}
+
+func (j *journal) Check(path string) error {
+	j.checked = append(j.checked, path)
+	if path == j.broken {
+		return errors.New("no space left on device")
+	}
+	return nil
+}
+
+func (j *journal) Follow(path string) { j.followed = append(j.followed, path) }
+
+// A table that moves the log to where it cannot be written is refused. No other
+// change is, and neither is the first table.
+func TestAccessLog(t *testing.T) {
+	port := activatetest.Port(t)
+	logged := func(path string, urls ...string) (*routetablev1.RouteTable, string) {
+		rt, _ := activatetest.Table(port, urls...)
+		if path != "" {
+			rt.AccessLog = &routetablev1.AccessLog{Path: path, Format: routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_JSON, SamplePerMillion: 1}
+		}
+		return rt, routetable.Version(rt)
+	}
+	j := &journal{broken: "/full"}
+	a, _ := newActivator(t, func(o *activate.Options) { o.AccessLog = j })
+	revision := uint64(0)
+	apply := func(path string, urls ...string) error {
+		revision++
+		rt, version := logged(path, urls...)
+		return a.Activate(rt, version, revision, activate.Stream)
+	}
+	for _, step := range []struct {
+		path    string
+		refused bool
+	}{{"/full", false}, {"/full", false}, {"", false}, {"/full", true}, {"/a", false}, {"/full", true}, {"/a", false}, {"/b", false}} {
+		before := a.InForce()
+		err := apply(step.path, backend1, fmt.Sprintf("http://127.0.0.1:%d", 6000+revision))
+		var p *routetable.Problem
+		if refused := errors.As(err, &p); refused != step.refused || refused && (p.Path != "access_log.path" || !strings.Contains(p.Message, "/full cannot be written by this data plane: no space") || errors.Is(err, activate.ErrListen)) {
+			t.Errorf("revision %d, %s: %v", revision, step.path, err)
+		}
+		if step.refused && a.InForce() != before {
+			t.Errorf("revision %d, %s: in force", revision, step.path)
+		}
+	}
+	if diff := cmp.Diff([]string{"/full", "/full", "", "/a", "/a", "/b"}, j.followed); diff != "" {
+		t.Errorf("followed (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"/full", "/a", "/full", "/b"}, j.checked); diff != "" {
+		t.Errorf("checked (-want +got):\n%s", diff)
+	}
+}
+
 // names returns the endpoints and backends that have series.
 func names(t *testing.T, g prometheus.Gatherer) map[string]bool {
 	t.Helper()
