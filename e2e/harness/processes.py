@@ -57,6 +57,8 @@ class Program:
         self.cwd = cwd
         # Added to the environment of each start.
         self.env: dict[str, str] = {}
+        # A file descriptor; None: the log.
+        self.stdout: int | None = None
         self.process: subprocess.Popen | None = None
         # Whether the test has asked it to end, or waited for its end.
         self.may_end = False
@@ -67,8 +69,8 @@ class Program:
             log.write(("--- start: %s\n" % " ".join(self.argv)).encode())
             log.flush()
             self.process = subprocess.Popen(
-                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.cwd, **self.how,
-                env={**os.environ, **self.env},
+                self.argv, stdin=subprocess.DEVNULL, stdout=log if self.stdout is None else self.stdout, stderr=log,
+                cwd=self.cwd, env={**os.environ, **self.env}, **self.how,
             )  # fmt: skip
 
     @property
