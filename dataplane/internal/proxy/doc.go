@@ -22,7 +22,8 @@
 //     pipelined requests behind the one in progress);
 //   - per backend connection at most responseHeadBytes + ReadSize bytes of an
 //     incomplete response head;
-//   - maxHeld bytes of a request that may have to be sent again.
+//   - maxHeld bytes of a request that may have to be sent again;
+//   - a note of about 1 KiB, at most 40 KiB, when the request is logged.
 //
 // A connection between two requests holds nothing but its Conn.
 package proxy
