@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import signal
+import sys
 
 from e2e.harness import Client, DataPlane, Load, Scenario, eventually, exchange, free_port, get
 
@@ -328,6 +329,16 @@ class AccessLog(Scenario):
         with Client(self.port) as c:
             for _ in range(100):  # a pipe holds 64 KiB
                 self.assertEqual("a", c.request("/x", fields=[("User-Agent", agent)]).text)
+        if sys.platform == "linux":
+            # Elsewhere nothing but the reader ends such a write.
+            self.change(cp, self.logging({"/x": [a]}), dp)
+            get(self.port, "/x")
+            self.lines(1)
+            m = dp.metrics()
+            self.assertGreater(m.value("dataplane_access_log_failures_total"), 0)
+            written, dropped = (m.value("dataplane_access_log_%s_total" % n) for n in ("lines", "dropped"))
+            self.assertGreater(dropped, 0)
+            self.assertEqual(101, written + dropped)
         dp.terminate()
         self.assertEqual(0, dp.wait(), "it waits for the reader")
 

@@ -16,10 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"reverseproxy/dataplane/internal/accesslog"
-	"reverseproxy/proto/routetable"
 )
 
 // flushTime is how long a line waits at most before it is written, how often it
@@ -155,7 +152,8 @@ func (w *Writer) round() bool {
 		}
 	}
 	if path != "" {
-		w.get(path) // so that the file is there, and an error told, before the first line
+		// So that the file is there, and an error told, before the first line.
+		_, _ = w.get(path)
 	}
 	for range w.lines.Shards() {
 		if !w.drain(w.lines.Shard(w.first), path) {
@@ -297,36 +295,4 @@ func (w *Writer) worked(path string) {
 		delete(w.told, path)
 		w.log.Info("access log works again", "path", path, "dropped", w.lines.Dropped()+w.lost.Load())
 	}
-}
-
-// open opens a file to append to. It does not wait for the reader of a pipe.
-func open(path string) (*os.File, error) {
-	if path == routetable.Stdout {
-		// Under another number: the runtime ends the process when a pipe on number
-		// 1 has lost its reader.
-		fd, err := unix.FcntlInt(uintptr(unix.Stdout), unix.F_DUPFD_CLOEXEC, 3)
-		if err != nil {
-			return nil, fmt.Errorf("open standard output: %w", err)
-		}
-		return os.NewFile(uintptr(fd), path), nil
-	}
-	// Readable for the owner and the group: the lines tell about people.
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|unix.O_NONBLOCK|unix.O_NOCTTY, 0o640)
-	if err != nil {
-		return nil, fmt.Errorf("open access log: %w", err)
-	}
-	return f, nil
-}
-
-// moved reports whether another file than f, or none, has the name now.
-func moved(path string, f *os.File) bool {
-	if path == routetable.Stdout {
-		return false
-	}
-	there, err := os.Stat(path)
-	if err != nil {
-		return os.IsNotExist(err)
-	}
-	mine, err := f.Stat()
-	return err == nil && !os.SameFile(there, mine)
 }
