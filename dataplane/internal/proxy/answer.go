@@ -62,7 +62,7 @@ func (e *Engine) answerPage(c *Conn) {
 
 // respond sends a response of the proxy's own and ends the exchange.
 func (e *Engine) respond(c *Conn, status int, reason, allow, contentType, body string) {
-	x := &c.x
+	x := c.x
 	e.release(c)
 	x.byProxy, x.code = true, status
 	// RFC 9112 section 9.3: the connection persists only when the next request

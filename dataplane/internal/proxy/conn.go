@@ -122,7 +122,9 @@ type Conn struct {
 	origin *Origin
 	remote string // the client's address, without port
 	until  int64  // when lingering ends, whatever the client does
-	x      request
+	// x is the exchange in progress: set from the end of its request's head until
+	// the connection waits for the next request, lingers or is closed.
+	x *request
 
 	// Backend connections only.
 	backend    *backend.State
@@ -140,7 +142,8 @@ const (
 	toClose         // chunked: delimited by close for an HTTP/1.0 client
 )
 
-// request is the state of one exchange, kept in the client's connection.
+// request is the state of one exchange. Connections at rest have none: it holds on
+// to a route table, and is a good part of what a connection weighs.
 type request struct {
 	table    *table.Table
 	endpoint *table.Endpoint // nil: none takes it, or it is answered here
@@ -175,6 +178,34 @@ type request struct {
 	responded bool // the head of the final response has been sent
 	keep      bool // the response said that the client's connection persists
 	failed    bool // the backend's metrics have their error
+}
+
+// newRequest gives c the state of a new exchange.
+func (e *Engine) newRequest(c *Conn) *request {
+	var x *request
+	if n := len(e.requestsFree); n > 0 {
+		x = e.requestsFree[n-1]
+		e.requestsFree = e.requestsFree[:n-1]
+	} else {
+		x = new(request)
+	}
+	e.serial++
+	x.serial, x.started = e.serial, e.now
+	c.x = x
+	return x
+}
+
+// putRequest takes the state of an exchange back. Nothing may look at it any more.
+func (e *Engine) putRequest(c *Conn) {
+	x := c.x
+	if x == nil {
+		return
+	}
+	c.x = nil
+	if len(e.requestsFree) < maxRequests {
+		*x = request{}
+		e.requestsFree = append(e.requestsFree, x)
+	}
 }
 
 // unused returns the bytes received and not used, p behind those kept before.

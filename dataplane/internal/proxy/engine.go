@@ -37,6 +37,7 @@ const (
 	bufferBytes    = 4 << 10  // of a new buffer
 	maxBufferBytes = 32 << 10 // larger ones are left to the garbage collector
 	maxBuffers     = 256      // kept for reuse
+	maxRequests    = 4096     // as well
 	maxScratch     = 256 << 10
 )
 
@@ -94,8 +95,9 @@ type Engine struct {
 	report  metrics.Request
 	line    accesslog.Line
 
-	buffers [][]byte // free
-	notes   []*note  // free
+	buffers      [][]byte   // free
+	requestsFree []*request // free, each zeroed
+	notes        []*note    // free
 }
 
 // New returns an engine without connections.
@@ -170,7 +172,7 @@ func (e *Engine) EOF(c *Conn, err error) {
 	case idle, head:
 		e.clientGone(c, err)
 	case exchange:
-		switch x := &c.x; {
+		switch x := c.x; {
 		case err != nil || !x.done && !x.responded:
 			e.clientGone(c, err)
 		case !x.done:
@@ -318,8 +320,10 @@ func (e *Engine) Abandon(c *Conn) {
 	}
 	if client != nil {
 		client.peer = nil
-		client.x.byProxy = true
-		e.end(client, 500)
+		if client.x != nil {
+			client.x.byProxy = true
+			e.end(client, 500)
+		}
 		client.abort = true
 		e.closeNow(client)
 	}
@@ -394,6 +398,7 @@ func (e *Engine) closeNow(c *Conn) {
 		e.become(c, closed)
 	}
 	c.state = closed
+	e.putRequest(c)
 	c.in, c.off = nil, 0 // not reused: a caller may still be looking at it
 	c.peer = nil
 	if c.abort {
@@ -414,6 +419,7 @@ func (e *Engine) closeWhenSent(c *Conn) {
 	}
 	if c.client {
 		e.become(c, closing)
+		e.putRequest(c)
 	}
 	c.state = closing
 	e.armClosing(c)
@@ -434,6 +440,7 @@ func (e *Engine) lingerClose(c *Conn) {
 		return
 	}
 	e.become(c, linger)
+	e.putRequest(c)
 	c.until = e.now + int64(lingerTime)
 	c.in, c.off = nil, 0
 	e.d.CloseWrite(c)

@@ -115,7 +115,7 @@ func (l *idleList) remove(b *Conn) {
 
 // dial opens a new connection for the request of c.
 func (e *Engine) dial(c *Conn) *Conn {
-	x := &c.x
+	x := c.x
 	b := e.d.Dial(x.backend.State.Addr(), x.endpoint.ConnectTimeout)
 	b.state, b.backend = dialing, x.backend.State
 	b.peer, c.peer = c, b
@@ -140,7 +140,7 @@ func idempotent(m http1.Method) bool {
 // there is no new turn of the round robin and nothing is counted. A new
 // connection is not tried a second time.
 func (e *Engine) retry(c *Conn) {
-	x := &c.x
+	x := c.x
 	held := x.held
 	x.held = nil
 	e.release(c)

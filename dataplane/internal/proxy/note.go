@@ -148,7 +148,7 @@ func (n *note) answered(now int64, size int) {
 // and how is up to the table in force by then: a file that is not wanted any more
 // is not written to for as long as a tunnel lasts.
 func (e *Engine) endNote(c *Conn, code int) {
-	x, n := &c.x, c.x.note
+	x, n := c.x, c.x.note
 	x.note = nil
 	if t := e.live.Load(); n.logged && t.AccessLog != nil {
 		l := &e.line

@@ -78,15 +78,13 @@ func (e *Engine) request(c *Conn, p []byte) int {
 	e.become(c, exchange)
 	c.body.Start(r.Framing, r.Length)
 	m, bad := c.body.Advance(p[n:])
-	e.serial++
-	c.x = request{
-		serial: e.serial, table: t, started: e.now, in: uint64(n + m),
-		method: r.Method, minor: r.Minor, wantClose: r.Close, goodbye: r.Close, done: c.body.Done(),
-	}
+	x := e.newRequest(c)
+	x.table, x.in, x.done = t, uint64(n+m), c.body.Done()
+	x.method, x.minor, x.wantClose, x.goodbye = r.Method, r.Minor, r.Close, r.Close
 	e.note(c, t, r)
 	if bad != nil {
 		e.begin(c, nil)
-		c.x.wantClose = true
+		x.wantClose = true
 		e.answer(c, bad.Status)
 		return 0
 	}
@@ -107,7 +105,7 @@ func emptyLines(p []byte) (n int) {
 // route decides who answers the request in e.req. body is the part of its body
 // that is here already.
 func (e *Engine) route(c *Conn, body []byte) {
-	r, x := &e.req, &c.x
+	r, x := &e.req, c.x
 	path := r.Path.Of(r.Raw)
 	switch r.Method {
 	case http1.CONNECT:
@@ -164,7 +162,7 @@ var rootPath = []byte("/")
 
 // forward gives the request in e.req to a backend.
 func (e *Engine) forward(c *Conn, body []byte) {
-	r, x := &e.req, &c.x
+	r, x := &e.req, c.x
 	to := x.endpoint.Pool.Next()
 	if to == nil {
 		e.answer(c, 503)
@@ -219,7 +217,7 @@ func (e *Engine) send(to *Conn, head, rest []byte) {
 
 // requestBody passes on what follows the head.
 func (e *Engine) requestBody(c *Conn, p []byte) {
-	x := &c.x
+	x := c.x
 	if x.done {
 		p, own := e.unused(c, p)
 		e.keep(c, p, own)
@@ -287,7 +285,7 @@ func (e *Engine) clientGone(c *Conn, err error) {
 // exchangeTimeout handles a client connection on which nothing has moved for too
 // long while a request is in progress.
 func (e *Engine) exchangeTimeout(c *Conn) {
-	x, b := &c.x, c.peer
+	x, b := c.x, c.peer
 	if e.waitsFor(c) < c.mark {
 		e.arm(c) // slow, but alive
 		return
@@ -318,7 +316,7 @@ func (e *Engine) exchangeTimeout(c *Conn) {
 
 // arm sets the deadline of an exchange or tunnel for what it waits for now.
 func (e *Engine) arm(c *Conn) {
-	x := &c.x
+	x := c.x
 	switch {
 	case c.state != exchange && c.state != tunnel:
 		return
@@ -359,11 +357,9 @@ func (e *Engine) idleTimeout(c *Conn) {
 // rest makes c wait for its next request.
 func (e *Engine) rest(c *Conn) {
 	c.rested, c.mark = e.now, e.d.Queued(c)
-	t := c.x.table
+	t := e.live.Load()
 	if t == nil {
-		if t = e.live.Load(); t == nil {
-			return // the first request is answered 503 at once
-		}
+		return // the first request is answered 503 at once
 	}
 	e.d.After(c, e.now+int64(t.Limits.IdleTimeout))
 }
@@ -371,7 +367,7 @@ func (e *Engine) rest(c *Conn) {
 // begin counts a request; endpoint is nil when none takes it. A head that never
 // became a request counts as well: what the client was answered must show.
 func (e *Engine) begin(c *Conn, endpoint *table.Endpoint) {
-	x := &c.x
+	x := c.x
 	x.endpoint, x.counters = endpoint, e.none
 	if endpoint != nil {
 		x.counters = endpoint.Metrics
@@ -384,8 +380,8 @@ func (e *Engine) begin(c *Conn, endpoint *table.Endpoint) {
 func (e *Engine) refuse(c *Conn, status int) {
 	c.scan = http1.Scan{}
 	e.become(c, exchange)
-	e.serial++
-	c.x = request{serial: e.serial, started: e.now, in: uint64(len(c.in) - c.off), minor: 1, wantClose: true}
+	x := e.newRequest(c)
+	x.in, x.minor, x.wantClose = uint64(len(c.in)-c.off), 1, true
 	if t := e.live.Load(); t != nil {
 		e.note(c, t, nil)
 	}

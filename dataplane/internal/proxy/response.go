@@ -11,7 +11,7 @@ import (
 // it, and sends them on.
 func (e *Engine) responseHead(b *Conn, p []byte) {
 	c := b.peer
-	x := &c.x
+	x := c.x
 	x.seen = true
 	e.letGo(x)
 	p, own := e.unused(b, p)
@@ -31,7 +31,7 @@ func (e *Engine) responseHead(b *Conn, p []byte) {
 // of an incomplete one.
 func (e *Engine) responses(b *Conn, p []byte) []byte {
 	c := b.peer
-	x, r := &c.x, &e.resp
+	x, r := c.x, &e.resp
 	for {
 		n, bad := r.Parse(p, &b.scan, http1.Limits{
 			HeadBytes: responseHeadBytes, Fields: responseFields,
@@ -65,7 +65,7 @@ func (e *Engine) responses(b *Conn, p []byte) []byte {
 // section 15.2), but not to a client of HTTP/1.0, which knows none.
 func (e *Engine) interim(b *Conn) {
 	c := b.peer
-	x := &c.x
+	x := c.x
 	x.expects = false
 	if x.minor > 0 {
 		out := appendInterimHead(e.scratch, &e.resp)
@@ -84,7 +84,7 @@ func (e *Engine) interim(b *Conn) {
 // after the head.
 func (e *Engine) response(b *Conn, p []byte) {
 	c := b.peer
-	x, r := &c.x, &e.resp
+	x, r := c.x, &e.resp
 	if r.Close {
 		b.last = true
 	}
@@ -167,7 +167,7 @@ func (e *Engine) Spliced(b *Conn, n int64) {
 // responseBody passes on what follows the head of a response.
 func (e *Engine) responseBody(b *Conn, p []byte) {
 	c := b.peer
-	x := &c.x
+	x := c.x
 	var (
 		out []byte
 		n   int
@@ -219,7 +219,7 @@ func (e *Engine) appendBody(out []byte, b *Conn, p []byte) ([]byte, int, *http1.
 // backendEOF handles the end of a backend connection during an exchange.
 func (e *Engine) backendEOF(b *Conn, err error) {
 	c := b.peer
-	x := &c.x
+	x := c.x
 	if b.state == waiting && !x.seen {
 		e.closedEarly(b)
 	}
@@ -253,7 +253,7 @@ func (e *Engine) nonsense(c *Conn) {
 
 // finish ends an exchange whose response has been sent whole.
 func (e *Engine) finish(c *Conn) {
-	x, b := &c.x, c.peer
+	x, b := c.x, c.peer
 	if b != nil {
 		if !x.done || e.d.Queued(b) > maxHeld {
 			// RFC 9112 section 9.3: the next request could not be told from the
@@ -267,6 +267,7 @@ func (e *Engine) finish(c *Conn) {
 	switch {
 	case keep:
 		e.become(c, idle)
+		e.putRequest(c)
 		e.rest(c)
 		if e.reading != c {
 			e.requests(c, nil)
@@ -282,7 +283,7 @@ func (e *Engine) finish(c *Conn) {
 // can tell: its body is shorter than its Content-Length, or lacks the last
 // chunk, or, when only the end of the connection ends it, there is a reset.
 func (e *Engine) cut(c *Conn) {
-	x, b := &c.x, c.peer
+	x, b := c.x, c.peer
 	if b != nil {
 		c.abort = c.abort || b.reframe == toClose || b.reframe == asIs && b.untilClose
 		b.last = true
@@ -314,7 +315,7 @@ func (e *Engine) release(c *Conn) {
 
 // failed counts an error of the backend, the first of a request only.
 func (e *Engine) failed(c *Conn, why metrics.Reason) {
-	x := &c.x
+	x := c.x
 	if x.failed || x.backend == nil {
 		return
 	}
@@ -327,7 +328,7 @@ func (e *Engine) failed(c *Conn, why metrics.Reason) {
 
 // end counts a request whose exchange is over. Only once for each begin.
 func (e *Engine) end(c *Conn, code int) {
-	x := &c.x
+	x := c.x
 	e.letGo(x)
 	if x.counters == nil {
 		return

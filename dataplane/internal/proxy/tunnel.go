@@ -11,7 +11,7 @@ import (
 // protocol already.
 func (e *Engine) switchProtocols(b *Conn, p []byte) {
 	c := b.peer
-	x := &c.x
+	x := c.x
 	if !x.upgrade || !x.done || !e.resp.Upgrade {
 		// A backend that switches unasked, or in the middle of the request, has
 		// lost the thread.

@@ -3,7 +3,6 @@
 package epoll
 
 import (
-	"context"
 	"errors"
 	"syscall"
 
@@ -25,10 +24,8 @@ type conn struct {
 
 	pipe *pipe // through which bytes go from here or come here unseen
 
-	cancel context.CancelFunc // of a dial by name
-
-	broken syscall.Errno // why it cannot be written to
-	failed syscall.Errno // why it cannot be dialled
+	// broken is why it cannot be written to, or could not be dialled.
+	broken syscall.Errno
 
 	connecting bool
 	paused     bool // the engine does not want to be told

@@ -33,7 +33,7 @@ func (d *driverOf) Dial(addr string, timeout time.Duration) *proxy.Conn {
 		return &c.Conn
 	}
 	ctx, cancel := context.WithTimeout(l.loops.ctx, timeout)
-	c.cancel = cancel
+	l.dials[c] = cancel
 	generation := c.generation
 	l.loops.goroutines.Go(func() {
 		defer cancel()
@@ -47,7 +47,7 @@ func (d *driverOf) Dial(addr string, timeout time.Duration) *proxy.Conn {
 
 // failLater has the engine told that c cannot be dialled, after it has returned.
 func (l *eventLoop) failLater(c *conn, errno syscall.Errno) {
-	c.failed = errno
+	c.broken = errno
 	l.look(c)
 }
 
@@ -154,6 +154,7 @@ func (l *eventLoop) dialled(c *conn, generation uint32, fd int, err error) {
 		l.dialFailed(c, errors.As(err, &t) && t.Timeout())
 		return
 	}
+	delete(l.dials, c)
 	l.own(c, int32(fd))
 	if errno := add(l.epfd, c.fd, everything, c.generation); errno != 0 {
 		l.loops.Log.Error("connection lost", "error", os.NewSyscallError("epoll_ctl", errno))

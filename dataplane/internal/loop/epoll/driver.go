@@ -115,8 +115,9 @@ func (d *driverOf) close(c *conn) {
 	}
 	l.wheel.Drop(&c.timer)
 	l.dropOut(c)
-	if c.cancel != nil {
-		c.cancel()
+	if cancel := l.dials[c]; c.connecting && cancel != nil {
+		delete(l.dials, c)
+		cancel()
 	}
 	if c.fd >= 0 {
 		l.conns[c.fd] = nil

@@ -3,6 +3,7 @@
 package epoll
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"runtime"
@@ -66,6 +67,7 @@ type eventLoop struct {
 	pipes   []*pipe // empty, to be used again
 	current *conn   // that the engine is called for
 	names   addressNames
+	dials   map[*conn]context.CancelFunc // by name, that are under way
 	ended   bool
 
 	// For other goroutines as well.
@@ -88,7 +90,7 @@ func newEventLoop(s *loops) (*eventLoop, error) {
 	l := &eventLoop{
 		loops: s, epfd: epfd, now: s.now(),
 		buf: make([]byte, proxy.ReadSize), events: make([]unix.EpollEvent, batch),
-		inbox: inbox{wakefd: wakefd},
+		inbox: inbox{wakefd: wakefd}, dials: map[*conn]context.CancelFunc{},
 	}
 	l.wheel.Init(l.now)
 	if errno := add(epfd, int32(wakefd), unix.EPOLLIN|unix.EPOLLET&0xffffffff, 0); errno != 0 {
@@ -265,8 +267,10 @@ func (l *eventLoop) lookAgain(c *conn) {
 		l.watch(c)
 	}
 	switch {
-	case c.failed != 0:
-		l.dialFailed(c, c.failed == syscall.ETIMEDOUT)
+	case c.connecting:
+		if c.broken != 0 {
+			l.dialFailed(c, c.broken == syscall.ETIMEDOUT)
+		}
 	case c.broken != 0 && (c.ended || c.paused && c.origin != nil):
 		l.engine.EOF(&c.Conn, c.broken)
 	case c.unread || c.broken != 0:
