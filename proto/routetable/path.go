@@ -257,21 +257,21 @@ func CheckPath(path string, prefix bool) error {
 	if prefix && path == "" {
 		return nil
 	}
-	shown := quote(From(path, prefix))
+	shown := func() string { return quote(From(path, prefix)) }
 	switch {
 	case len(path) > MaxPathBytes:
-		return fmt.Errorf("%s has %d bytes; at most %d are allowed", shown, len(path), MaxPathBytes)
-	case strings.Contains(path, "*"):
-		return fmt.Errorf("%s has a * that is not the whole last segment; only a path that ends in /* matches more than itself", shown)
+		return fmt.Errorf("%s has %d bytes; at most %d are allowed", shown(), len(path), MaxPathBytes)
+	case strings.IndexByte(path, '*') >= 0:
+		return fmt.Errorf("%s has a * that is not the whole last segment; only a path that ends in /* matches more than itself", shown())
 	case prefix && strings.HasSuffix(path, "/"):
-		return fmt.Errorf("%s has an empty segment before the *; write %s", shown, quote(strings.TrimRight(path, "/")+"/*"))
+		return fmt.Errorf("%s has an empty segment before the *; write %s", shown(), quote(strings.TrimRight(path, "/")+"/*"))
 	}
 	normal, err := NormalizePath(path)
 	if err != nil {
-		return fmt.Errorf("%s is not a valid path; it must start with a slash, stay below the root, and spaces, control and non-ASCII characters must be percent-encoded", shown)
+		return fmt.Errorf("%s is not a valid path; it must start with a slash, stay below the root, and spaces, control and non-ASCII characters must be percent-encoded", shown())
 	}
 	if normal != path {
-		return fmt.Errorf("%s is not in normal form; write %s", shown, quote(From(normal, prefix)))
+		return fmt.Errorf("%s is not in normal form; write %s", shown(), quote(From(normal, prefix)))
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package routetable
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
@@ -117,6 +118,19 @@ func (u *BackendURL) Address() string {
 		a += ":80"
 	}
 	return a
+}
+
+// AppendAddress appends the Address of a URL that ParseBackendURL accepts.
+func AppendAddress(dst, url []byte) []byte {
+	authority := url[len(httpScheme):]
+	if i := bytes.IndexAny(authority, "/?"); i >= 0 {
+		authority = authority[:i]
+	}
+	dst = AppendLower(dst, authority)
+	if bytes.LastIndexByte(authority, ':') <= bytes.LastIndexByte(authority, ']') {
+		dst = append(dst, ":80"...)
+	}
+	return dst
 }
 
 // Path returns the path as written; empty when the URL has none.

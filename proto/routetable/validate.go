@@ -54,20 +54,30 @@ func Validate(t *routetablev1.RouteTable) error {
 		v.report("", nil, "there is no route table")
 		return errors.Join(v.problems...)
 	}
-	v.known("", nil, t)
-	v.check("port", nil, CheckRange(uint64(t.GetPort()), 1, 65535))
+	v.before(t)
 	for i, e := range t.GetEndpoints() {
 		v.endpoint(where{list: "endpoints", index: i}, e)
 		if i > 0 {
 			v.order(i, t.GetEndpoints()[i-1].GetName(), e.GetName())
 		}
 	}
-	v.limits(t.GetLimits())
-	v.accessLog(t.GetAccessLog())
+	v.after(t)
 	if len(v.problems) == 0 {
-		v.ties(t.GetEndpoints())
+		v.ties(t.GetEndpoints(), nil)
 	}
 	return errors.Join(v.problems...)
+}
+
+// before checks the fields of a table before its endpoints, and after those
+// behind them: the order of the problems is that of the fields.
+func (v *validation) before(t *routetablev1.RouteTable) {
+	v.known("", nil, t)
+	v.check("port", nil, CheckRange(uint64(t.GetPort()), 1, 65535))
+}
+
+func (v *validation) after(t *routetablev1.RouteTable) {
+	v.limits(t.GetLimits())
+	v.accessLog(t.GetAccessLog())
 }
 
 // validation collects problems.
@@ -259,12 +269,20 @@ func (v *validation) duration(field string, w *where, d *durationpb.Duration) {
 	v.check(field, w, CheckTimeout(d.AsDuration()))
 }
 
-func (v *validation) ties(endpoints []*routetablev1.Endpoint) {
+// ties reports ties among some endpoints of a table, whose places in it are
+// numbers; nil: they are all.
+func (v *validation) ties(endpoints []*routetablev1.Endpoint, numbers []int) {
+	number := func(i int) int {
+		if numbers == nil {
+			return i
+		}
+		return numbers[i]
+	}
 	ties, err := Ties(endpoints)
 	for _, t := range ties {
-		v.report("", &where{list: "endpoints", index: t.Second},
+		v.report("", &where{list: "endpoints", index: number(t.Second)},
 			"takes the same requests as endpoints[%d] (%s) with equal right; they must differ in host, path or conditions",
-			t.First, quote(endpoints[t.First].GetName()))
+			number(t.First), quote(endpoints[t.First].GetName()))
 	}
 	v.check("endpoints", nil, err)
 }

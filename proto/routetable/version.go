@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"hash"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -34,21 +35,46 @@ import (
 // length 0. Fields unknown to this release do not take part; Validate refuses
 // them.
 func Version(t *routetablev1.RouteTable) string {
-	h := sha256.New()
-	var c canonical
-	c.uint(1, uint64(t.GetPort()))
-	c.bool(2, t.GetHideMetricsOnProxyPort())
+	d := newDigest(t)
 	for _, e := range t.GetEndpoints() {
-		c.endpoint(3, e)
-		// Hash as we go: a large table needs no second copy.
-		h.Write(c.buf)
-		c.buf = c.buf[:0]
+		d.endpoint(e)
 	}
-	c.limits(4, t.GetLimits())
-	c.accessLog(5, t.GetAccessLog())
-	c.bool(6, t.GetRequestId())
-	h.Write(c.buf)
-	return hex.EncodeToString(h.Sum(nil))
+	return d.sum(t)
+}
+
+// digest hashes the canonical form of a table as it comes: a large table needs
+// no second copy.
+type digest struct {
+	h hash.Hash
+	c canonical
+}
+
+// newDigest begins with the fields before the endpoints.
+func newDigest(t *routetablev1.RouteTable) *digest {
+	d := &digest{h: sha256.New()}
+	d.c.uint(1, uint64(t.GetPort()))
+	d.c.bool(2, t.GetHideMetricsOnProxyPort())
+	return d
+}
+
+// endpoint adds the next endpoint.
+func (d *digest) endpoint(e *routetablev1.Endpoint) {
+	d.c.endpoint(3, e)
+	d.flush()
+}
+
+// sum adds the fields after the endpoints and returns the version.
+func (d *digest) sum(t *routetablev1.RouteTable) string {
+	d.c.limits(4, t.GetLimits())
+	d.c.accessLog(5, t.GetAccessLog())
+	d.c.bool(6, t.GetRequestId())
+	d.flush()
+	return hex.EncodeToString(d.h.Sum(nil))
+}
+
+func (d *digest) flush() {
+	d.h.Write(d.c.buf)
+	d.c.buf = d.c.buf[:0]
 }
 
 // canonical builds the canonical form.
@@ -154,18 +180,24 @@ func (c *canonical) bool(number int, v bool) {
 	}
 }
 
-// begin writes a field's number and returns where its length belongs.
+// begin writes a field's number, and leaves room for its length, which nearly
+// always is one byte. It returns where the value begins.
 func (c *canonical) begin(number int) (start int) {
 	c.buf = binary.AppendUvarint(c.buf, uint64(number))
+	c.buf = append(c.buf, 0)
 	return len(c.buf)
 }
 
 // end puts the length before the value that begins at start.
 func (c *canonical) end(start int) {
-	value := len(c.buf)
-	c.buf = binary.AppendUvarint(c.buf, uint64(value-start))
+	size := len(c.buf) - start
+	if size < 0x80 {
+		c.buf[start-1] = byte(size)
+		return
+	}
 	var length [binary.MaxVarintLen64]byte
-	n := copy(length[:], c.buf[value:])
-	copy(c.buf[start+n:], c.buf[start:value])
-	copy(c.buf[start:], length[:n])
+	n := binary.PutUvarint(length[:], uint64(size))
+	c.buf = append(c.buf, length[1:n]...) // grow
+	copy(c.buf[start-1+n:], c.buf[start:start+size])
+	copy(c.buf[start-1:], length[:n])
 }
