@@ -71,7 +71,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 		Open: func(address string, port uint16) (activate.Listener, error) {
 			return proxy.Open(address, port)
 		},
-		AccessLog: writer, Live: live, State: table.State{Backends: backend.NewRegistry(), Metrics: set}, Log: log,
+		AccessLog: writer, Live: live, State: &table.State{Backends: backend.NewRegistry(), Metrics: set}, Log: log,
 	})
 	subscriber := subscribe.New(subscribe.Options{
 		ControlPlanes: s.controlPlanes, ID: id, Labels: s.labels, Build: build(),

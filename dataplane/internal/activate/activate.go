@@ -12,15 +12,12 @@ import (
 	"log/slog"
 	"net"
 	"runtime/debug"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"reverseproxy/dataplane/internal/table"
 	"reverseproxy/proto/routetable"
-	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
 // Source is where the table in force comes from, as in metrics and status.
@@ -74,7 +71,7 @@ type Options struct {
 	// Live is where the table in force is stored for the request path.
 	Live *table.Live
 	// State outlives tables.
-	State table.State
+	State *table.State
 	Log   *slog.Logger
 }
 
@@ -129,43 +126,41 @@ func (a *Activator) Ready() error {
 // Refuse counts a table that came in a form in which it could not be activated.
 func (a *Activator) Refuse() { a.counts.add(false) }
 
-// Activate verifies a wire table, compiles it and puts it in force. When it
-// returns an error nothing has changed: the table and the listener from before go
-// on serving. The error holds a *routetable.Problem for each broken rule, and
+// Activate verifies a marshalled route table, compiles it and puts it in force.
+// Nobody may change the bytes afterwards. When it returns an error nothing has
+// changed: the table and the listener from before go on serving. The error holds a *routetable.Problem for each broken rule, and
 // ErrListen when only the port is in the way.
-func (a *Activator) Activate(rt *routetablev1.RouteTable, version string, revision uint64, source Source) error {
+func (a *Activator) Activate(encoded []byte, version string, revision uint64, source Source) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	err := a.activate(rt, version, revision, source)
+	err := a.activate(encoded, version, revision, source)
 	if !errors.Is(err, ErrDraining) {
 		a.counts.add(err == nil)
 	}
 	return err
 }
 
-func (a *Activator) activate(rt *routetablev1.RouteTable, version string, revision uint64, source Source) error {
+func (a *Activator) activate(encoded []byte, version string, revision uint64, source Source) error {
 	before := a.inForce.Load()
 	if before != nil && before.Table.Version == version {
 		// The version stands for the content, and the content has been verified.
 		a.confirm(before, revision, source)
 		return nil
 	}
-	t, err := a.compile(rt, version, revision)
+	t, err := a.compile(encoded, version, revision)
 	if err != nil {
-		a.retain()
 		return err
 	}
 	if err := a.checkLog(t); err != nil {
-		a.retain()
 		return err
 	}
 	next, err := a.open(t)
 	if err != nil {
-		a.retain()
 		return err
 	}
 
 	// From here on nothing can fail.
+	t.Warm(a.o.Live.Load())
 	a.o.Live.Store(t)
 	if a.o.AccessLog != nil {
 		a.o.AccessLog.Follow(logPath(t))
@@ -182,15 +177,14 @@ func (a *Activator) activate(rt *routetablev1.RouteTable, version string, revisi
 	}
 	f := &InForce{Table: t, Revision: revision, Source: source, Address: a.listener.Addr().String(), AppliedAt: time.Now()}
 	a.inForce.Store(f)
-	a.retain()
+	a.o.State.Retain(t)
 	a.o.Log.Info("serving", "address", f.Address, "version", version, "revision", revision,
-		"source", source, "endpoints", len(t.Endpoints))
+		"source", source, "endpoints", t.Len())
 	return nil
 }
 
-// compile turns a wire table into one that can serve. It may leave counters and
-// backend states behind, which retain forgets.
-func (a *Activator) compile(rt *routetablev1.RouteTable, version string, revision uint64) (t *table.Table, err error) {
+// compile turns a wire table into one that can serve.
+func (a *Activator) compile(encoded []byte, version string, revision uint64) (t *table.Table, err error) {
 	// A table that makes this code panic is refused, like any other bytes from the
 	// network: it would otherwise be stored and sent again, and stop the process
 	// at each start.
@@ -200,17 +194,7 @@ func (a *Activator) compile(rt *routetablev1.RouteTable, version string, revisio
 			t, err = nil, errors.New("internal error while compiling the route table; its stack is in the data plane's log")
 		}
 	}()
-	// Rules (New checks them) before the version: a table with fields of a later
-	// release has a version that cannot be computed here, and the unknown field is
-	// the better reason.
-	t, err = table.New(rt, version, revision, a.o.Live.Load(), a.o.State)
-	if err != nil {
-		return nil, err
-	}
-	if got := routetable.Version(rt); got != version {
-		return nil, fmt.Errorf("the content has version %s, it was announced as %s", got, version)
-	}
-	return t, nil
+	return table.New(encoded, version, revision, a.o.State)
 }
 
 // open returns a new listener when t needs another one than the open one.
@@ -285,41 +269,6 @@ func (a *Activator) confirm(f *InForce, revision uint64, source Source) {
 	g.Revision, g.Source = revision, source
 	a.inForce.Store(&g)
 	a.o.Log.Info("confirmed", "version", g.Table.Version, "revision", revision, "source", source)
-}
-
-// retain forgets the counters and backend states that the table in force does
-// not name: those of the table before, or of one that was compiled in vain.
-func (a *Activator) retain() {
-	var endpoints []*table.Endpoint
-	if t := a.o.Live.Load(); t != nil {
-		endpoints = t.Endpoints
-	}
-	addrs := make(map[string]bool)
-	for _, e := range endpoints {
-		for _, b := range e.Pool.Backends {
-			addrs[b.State.Addr()] = true
-		}
-	}
-	a.o.State.Backends.Retain(func(addr string) bool { return addrs[addr] })
-
-	// Asked for an endpoint and then for each of its backends, so that one small
-	// set at a time will do. A set of all costs as much as compiling the table.
-	last, found := "", false
-	urls := make(map[string]bool)
-	a.o.State.Metrics.Retain(func(endpoint, backend string) bool {
-		if endpoint != last {
-			var i int
-			last = endpoint
-			i, found = slices.BinarySearchFunc(endpoints, endpoint, func(e *table.Endpoint, name string) int { return strings.Compare(e.Name, name) })
-			clear(urls)
-			if found {
-				for _, b := range endpoints[i].Pool.Backends {
-					urls[b.URL] = true
-				}
-			}
-		}
-		return found && (backend == "" || urls[backend])
-	})
 }
 
 // listenError is ErrListen, told as a problem of the route table.

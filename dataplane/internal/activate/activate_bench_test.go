@@ -31,7 +31,7 @@ func BenchmarkActivate(b *testing.B) {
 			}
 			second := proto.CloneOf(first)
 			second.Endpoints[size/2].Pool[0].Url = "http://127.0.0.1:5002"
-			tables := []*routetablev1.RouteTable{first, second}
+			tables := [][]byte{activatetest.Encode(b, first), activatetest.Encode(b, second)}
 			versions := []string{routetable.Version(first), routetable.Version(second)}
 			o := activatetest.Options(b)
 			o.Log = slog.New(slog.DiscardHandler)

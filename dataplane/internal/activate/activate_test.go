@@ -75,7 +75,7 @@ func wantClosed(t *testing.T, port uint16) {
 func mustActivate(t *testing.T, a *activate.Activator, revision uint64, port uint16, urls ...string) string {
 	t.Helper()
 	rt, version := activatetest.Table(port, urls...)
-	if err := a.Activate(rt, version, revision, activate.Stream); err != nil {
+	if err := a.Activate(activatetest.Encode(t, rt), version, revision, activate.Stream); err != nil {
 		t.Fatalf("activate revision %d: %v", revision, err)
 	}
 	return version
@@ -169,7 +169,7 @@ func TestRefusedTableChangesNothing(t *testing.T) {
 			if tt.change != nil {
 				refused = tt.change(rt, refused)
 			}
-			err := a.Activate(rt, refused, 2, activate.Stream)
+			err := a.Activate(activatetest.Encode(t, rt), refused, 2, activate.Stream)
 			if err == nil {
 				t.Fatal("activated")
 			}
@@ -232,7 +232,7 @@ func TestAccessLog(t *testing.T) {
 	apply := func(path string, urls ...string) error {
 		revision++
 		rt, version := logged(path, urls...)
-		return a.Activate(rt, version, revision, activate.Stream)
+		return a.Activate(activatetest.Encode(t, rt), version, revision, activate.Stream)
 	}
 	for _, step := range []struct {
 		path    string
@@ -295,14 +295,14 @@ func TestSameVersionAgain(t *testing.T) {
 	a, o := newActivator(t, nil)
 	port := activatetest.Port(t)
 	rt, version := activatetest.Table(port, backend1)
-	if err := a.Activate(rt, version, 1, activate.Disk); err != nil {
+	if err := a.Activate(activatetest.Encode(t, rt), version, 1, activate.Disk); err != nil {
 		t.Fatal(err)
 	}
 	before := o.Live.Load()
 	if got := a.InForce().Source; got != activate.Disk {
 		t.Errorf("source %q, want disk", got)
 	}
-	if err := a.Activate(rt, version, 5, activate.Stream); err != nil {
+	if err := a.Activate(activatetest.Encode(t, rt), version, 5, activate.Stream); err != nil {
 		t.Fatal(err)
 	}
 	if f := a.InForce(); o.Live.Load() != before || f.Table != before || f.Revision != 5 || f.Source != activate.Stream {
@@ -325,7 +325,7 @@ func TestDraining(t *testing.T) {
 		t.Errorf("ready while draining: %v", err)
 	}
 	rt, next := activatetest.Table(activatetest.Port(t), backend1)
-	if err := a.Activate(rt, next, 2, activate.Stream); !errors.Is(err, activate.ErrDraining) {
+	if err := a.Activate(activatetest.Encode(t, rt), next, 2, activate.Stream); !errors.Is(err, activate.ErrDraining) {
 		t.Errorf("activate while draining: %v", err)
 	}
 	wantServed(t, port, version) // the loop drains, not the activator
@@ -339,7 +339,7 @@ func TestConcurrentActivations(t *testing.T) {
 		g.Go(func() {
 			for n := range 20 {
 				rt, version := activatetest.Table(ports[(i+n)%2], fmt.Sprintf("http://127.0.0.1:%d", 5000+i))
-				if err := a.Activate(rt, version, uint64(n), activate.Stream); err != nil {
+				if err := a.Activate(activatetest.Encode(t, rt), version, uint64(n), activate.Stream); err != nil {
 					t.Errorf("activate: %v", err)
 				}
 				if a.Ready() != nil || a.InForce().Table == nil {
@@ -385,7 +385,7 @@ dataplane_config_updates_total{result="rejected"} %d
 	info := help + fmt.Sprintf("dataplane_config_info{revision=\"3\",source=\"stream\",version=%q} 1\n", version)
 	want(info + fmt.Sprintf(rest, 1, 1, 0))
 	rt, _ := activatetest.Table(1, backend2)
-	if err := a.Activate(rt, "wrong", 4, activate.Stream); err == nil {
+	if err := a.Activate(activatetest.Encode(t, rt), "wrong", 4, activate.Stream); err == nil {
 		t.Fatal("activated")
 	}
 	want(info + fmt.Sprintf(rest, 0, 1, 1))

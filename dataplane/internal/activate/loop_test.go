@@ -72,7 +72,7 @@ func TestRequestInFlightSurvivesAPortChange(t *testing.T) {
 	// A foreign program on the next port: rejected, and all goes on.
 	taken, _ := activatetest.TakenPort(t)
 	rt, version := activatetest.Table(taken, backend.URL)
-	if err := a.Activate(rt, version, 3, activate.Stream); err == nil {
+	if err := a.Activate(activatetest.Encode(t, rt), version, 3, activate.Stream); err == nil {
 		t.Error("activated on a taken port")
 	} else {
 		t.Log(err)

@@ -80,11 +80,11 @@ func TestReadiness(t *testing.T) {
 	}
 	want(503, "no route table")
 	rt, version := activatetest.Table(activatetest.Port(t), "http://127.0.0.1:5001")
-	if err := a.Activate(rt, version, 1, activate.Stream); err != nil {
+	if err := a.Activate(activatetest.Encode(t, rt), version, 1, activate.Stream); err != nil {
 		t.Fatal(err)
 	}
 	want(200, "ready")
-	if err := a.Activate(rt, "wrong", 2, activate.Stream); err == nil {
+	if err := a.Activate(activatetest.Encode(t, rt), "wrong", 2, activate.Stream); err == nil {
 		t.Fatal("activated")
 	}
 	want(200, "ready")
@@ -112,7 +112,7 @@ func TestConfig(t *testing.T) {
 	}
 	port := activatetest.Port(t)
 	rt, version := activatetest.Table(port, "http://127.0.0.1:5001/?a=1&b=2", "http://127.0.0.1:5002")
-	if err := a.Activate(rt, version, 3, activate.Disk); err != nil {
+	if err := a.Activate(activatetest.Encode(t, rt), version, 3, activate.Disk); err != nil {
 		t.Fatal(err)
 	}
 	got := config()

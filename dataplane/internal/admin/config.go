@@ -1,6 +1,10 @@
 package admin
 
 import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"io"
 	"time"
 
 	"reverseproxy/dataplane/internal/activate"
@@ -15,7 +19,7 @@ type configView struct {
 	Port      uint16         `json:"port,omitempty"`    // as in the route table
 	Address   string         `json:"address,omitempty"` // the proxy really listens on
 	AppliedAt *time.Time     `json:"appliedAt,omitempty"`
-	Endpoints []endpointView `json:"endpoints"`
+	Endpoints []endpointView `json:"endpoints"` // empty; written one by one
 }
 
 type endpointView struct {
@@ -28,20 +32,49 @@ type backendView struct {
 	Weight uint32 `json:"weight"`
 }
 
-func describe(f *activate.InForce) configView {
+// writeConfig writes what is in force, nil for nothing. A large table is never
+// in memory as a whole, neither described nor as text.
+func writeConfig(out io.Writer, f *activate.InForce) error {
 	v := configView{Endpoints: []endpointView{}}
-	if f == nil {
-		return v
+	if f != nil {
+		at := f.AppliedAt.UTC()
+		v.Version, v.Revision, v.Source = f.Table.Version, f.Revision, string(f.Source)
+		v.Port, v.Address, v.AppliedAt = f.Table.Port, f.Address, &at
 	}
-	at := f.AppliedAt.UTC()
-	v.Version, v.Revision, v.Source = f.Table.Version, f.Revision, string(f.Source)
-	v.Port, v.Address, v.AppliedAt = f.Table.Port, f.Address, &at
-	for _, e := range f.Table.Endpoints {
-		pool := make([]backendView, 0, len(e.Pool.Backends))
-		for _, b := range e.Pool.Backends {
-			pool = append(pool, backendView{URL: b.URL, Weight: b.Weight})
+	var text bytes.Buffer
+	encoder := func(prefix string) *json.Encoder {
+		e := json.NewEncoder(&text)
+		e.SetIndent(prefix, "  ")
+		e.SetEscapeHTML(false)
+		return e
+	}
+	if err := encoder("").Encode(v); err != nil {
+		return err
+	}
+	w := bufio.NewWriter(out)
+	if f == nil || f.Table.Len() == 0 {
+		_, _ = w.Write(text.Bytes())
+		return w.Flush()
+	}
+	const end = "]\n}\n" // of an object that ends in an empty list
+	_, _ = w.Write(bytes.TrimSuffix(text.Bytes(), []byte(end)))
+	between := ""
+	each := encoder("    ")
+	for name, pool := range f.Table.Describe() {
+		e := endpointView{Name: name, Pool: make([]backendView, 0, len(pool))}
+		for _, b := range pool {
+			e.Pool = append(e.Pool, backendView{b.URL, b.Weight})
 		}
-		v.Endpoints = append(v.Endpoints, endpointView{Name: e.Name, Pool: pool})
+		text.Reset()
+		if err := each.Encode(e); err != nil {
+			return err
+		}
+		_, _ = w.WriteString(between + "\n    ")
+		if _, err := w.Write(bytes.TrimSuffix(text.Bytes(), []byte("\n"))); err != nil {
+			return err
+		}
+		between = ","
 	}
-	return v
+	_, _ = w.WriteString("\n  " + end)
+	return w.Flush()
 }

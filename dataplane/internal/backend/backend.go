@@ -63,14 +63,25 @@ func (r *Registry) State(addr string) *State {
 	return s
 }
 
-// Retain forgets every state for which keep is false and nothing is in flight.
-// A forgotten state goes on working for those who still hold it; State makes a
-// new one for the address.
-func (r *Registry) Retain(keep func(addr string) bool) {
+// Addresses returns the addresses that have a state.
+func (r *Registry) Addresses() map[string]bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for addr, s := range r.states {
-		if s.InFlight() == 0 && !keep(addr) {
+	addresses := make(map[string]bool, len(r.states))
+	for addr := range r.states {
+		addresses[addr] = true
+	}
+	return addresses
+}
+
+// Forget forgets the states of some addresses, but not while something is in
+// flight. A forgotten state goes on working for those who still hold it; State
+// makes a new one for the address.
+func (r *Registry) Forget(addresses map[string]bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for addr := range addresses {
+		if s := r.states[addr]; s != nil && s.InFlight() == 0 {
 			delete(r.states, addr)
 		}
 	}

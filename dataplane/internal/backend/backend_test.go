@@ -4,6 +4,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"reverseproxy/dataplane/internal/backend"
 )
 
@@ -28,12 +30,17 @@ func TestUp(t *testing.T) {
 	}
 }
 
-func TestRetain(t *testing.T) {
+func TestForget(t *testing.T) {
 	r := backend.NewRegistry()
 	kept, busy, gone := r.State("kept:80"), r.State("busy:80"), r.State("gone:80")
 	busy.Begin()
-	keep := func(addr string) bool { return addr == "kept:80" }
-	r.Retain(keep)
+	unused := r.Addresses()
+	if diff := cmp.Diff(map[string]bool{"kept:80": true, "busy:80": true, "gone:80": true}, unused); diff != "" {
+		t.Errorf("addresses (-want +got):\n%s", diff)
+	}
+	delete(unused, "kept:80")
+	unused["never:80"] = true
+	r.Forget(unused)
 	if r.State("kept:80") != kept || r.State("busy:80") != busy {
 		t.Error("a state in use was forgotten")
 	}
@@ -41,7 +48,7 @@ func TestRetain(t *testing.T) {
 		t.Error("an unused state was kept")
 	}
 	busy.End()
-	r.Retain(keep)
+	r.Forget(unused)
 	if r.State("busy:80") == busy {
 		t.Error("a state was kept after its last request")
 	}
@@ -56,7 +63,8 @@ func TestConcurrentUse(t *testing.T) {
 				s := r.State("a:80")
 				s.Begin()
 				s.SetUp(i%2 == 0)
-				r.Retain(func(string) bool { return true })
+				r.Addresses()
+				r.Forget(map[string]bool{"a:80": true}) // it is in use
 				s.End()
 			}
 		})

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"reverseproxy/dataplane/internal/backend"
@@ -41,7 +42,7 @@ type rig struct {
 	addr     string
 	listener *loop.Listener
 	live     *table.Live
-	state    table.State
+	state    *table.State
 	revision uint64
 	forgiven uint64 // panics that the test wants
 }
@@ -95,7 +96,7 @@ func start(t testing.TB, driver string, settings ...setting) *rig {
 	o := loop.Options{Driver: driver, Threads: 2, Live: &table.Live{}, Log: slog.New(slog.NewTextHandler(testLog{t}, nil))}
 	rt := newTable(&o, settings...)
 	o.Metrics = metrics.NewSet(o.Threads)
-	r := &rig{live: o.Live, state: table.State{Backends: backend.NewRegistry(), Metrics: o.Metrics}}
+	r := &rig{live: o.Live, state: &table.State{Backends: backend.NewRegistry(), Metrics: o.Metrics}}
 	r.apply(t, rt)
 	var err error
 	if r.Server, err = loop.NewServer(o); err != nil {
@@ -131,7 +132,11 @@ func newTable(o *loop.Options, settings ...setting) *routetablev1.RouteTable {
 func (r *rig) apply(t testing.TB, rt *routetablev1.RouteTable) {
 	t.Helper()
 	r.revision++
-	next, err := table.New(rt, routetable.Version(rt), r.revision, r.live.Load(), r.state)
+	encoded, err := proto.Marshal(rt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := table.New(encoded, routetable.Version(rt), r.revision, r.state)
 	if err != nil {
 		t.Fatal(err)
 	}

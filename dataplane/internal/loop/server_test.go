@@ -416,11 +416,7 @@ func testPanic(t *testing.T, driver string) {
 		o.Threads = 1
 		o.Log = slog.New(slog.DiscardHandler)
 	}))
-	for _, e := range r.live.Load().Endpoints {
-		if e.Name == "/broken" {
-			e.Pool = nil
-		}
-	}
+	r.live.Load().Endpoint("/broken").Pool = nil
 	r.live.Store(r.live.Load())
 	other := dial(t, r.addr)
 	other.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response()

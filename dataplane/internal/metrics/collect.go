@@ -41,12 +41,6 @@ func (s *Set) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// eagerEndpoints is up to how many endpoints every series whose labels are known
-// is exposed from the start, so that a first increase is seen as one. In larger
-// tables histograms, bytes and errors of what has never been used are left out:
-// they would be most of a page of many megabytes.
-const eagerEndpoints = 1000
-
 // Collect implements prometheus.Collector. It takes no lock that the request path
 // needs.
 func (s *Set) Collect(ch chan<- prometheus.Metric) {
@@ -67,7 +61,7 @@ func (s *Set) Collect(ch chan<- prometheus.Metric) {
 	}
 	s.mu.Unlock()
 
-	c := collection{ch: ch, eager: len(endpoints) <= eagerEndpoints+1}
+	c := collection{ch: ch}
 	for state, label := range connStateLabels {
 		var n int64
 		for i := range s.shards {
@@ -85,9 +79,8 @@ func (s *Set) Collect(ch chan<- prometheus.Metric) {
 
 // collection is one run of Collect.
 type collection struct {
-	ch    chan<- prometheus.Metric
-	eager bool
-	sums  map[uint32]uint64 // scratch
+	ch   chan<- prometheus.Metric
+	sums map[uint32]uint64 // scratch
 }
 
 func (c *collection) value(d *prometheus.Desc, t prometheus.ValueType, v float64, labels ...string) {
@@ -102,9 +95,7 @@ func (c *collection) endpoint(e *Endpoint) {
 	var seconds histogramSum
 	var begun, ended, in, out uint64
 	c.sums = nil
-	used := false
 	e.shards.each(func(s *endpointShard) {
-		used = true
 		// What has ended is read before what has begun, which is never less.
 		s.codes.each(func(key uint32, n uint64) {
 			c.sum(key, n)
@@ -119,11 +110,9 @@ func (c *collection) endpoint(e *Endpoint) {
 	for key, n := range c.sums {
 		c.value(requestsDesc, prometheus.CounterValue, float64(n), e.name, codeLabel(key), methods[key&(1<<methodBits-1)])
 	}
-	if used || c.eager {
-		c.value(bytesInDesc, prometheus.CounterValue, float64(in), e.name)
-		c.value(bytesOutDesc, prometheus.CounterValue, float64(out), e.name)
-		c.histogram(durationDesc, &seconds, e.name)
-	}
+	c.value(bytesInDesc, prometheus.CounterValue, float64(in), e.name)
+	c.value(bytesOutDesc, prometheus.CounterValue, float64(out), e.name)
+	c.histogram(durationDesc, &seconds, e.name)
 }
 
 func (c *collection) backend(e *Endpoint, b *Backend) {
@@ -137,9 +126,7 @@ func (c *collection) backend(e *Endpoint, b *Backend) {
 	var seconds histogramSum
 	var errors [reasons]uint64
 	c.sums = nil
-	used := false
 	b.shards.each(func(s *backendShard) {
-		used = true
 		s.codes.each(c.sum)
 		for i := range errors {
 			errors[i] += s.errors[i].Load()
@@ -149,12 +136,10 @@ func (c *collection) backend(e *Endpoint, b *Backend) {
 	for key, n := range c.sums {
 		c.value(backendRequestsDesc, prometheus.CounterValue, float64(n), e.name, b.url, codeLabel(key))
 	}
-	if used || c.eager {
-		for i, n := range errors {
-			c.value(backendErrorsDesc, prometheus.CounterValue, float64(n), e.name, b.url, reasonLabels[i])
-		}
-		c.histogram(backendDurationDesc, &seconds, e.name, b.url)
+	for i, n := range errors {
+		c.value(backendErrorsDesc, prometheus.CounterValue, float64(n), e.name, b.url, reasonLabels[i])
 	}
+	c.histogram(backendDurationDesc, &seconds, e.name, b.url)
 }
 
 func (c *collection) sum(key uint32, n uint64) {

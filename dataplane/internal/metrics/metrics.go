@@ -4,8 +4,10 @@
 // endpoint's name and the backend's URL: counters survive route tables, and the
 // series of what has left the table are not exposed any more.
 //
-// A shard's counters of an endpoint or backend are allocated when the shard
-// first uses it, so a large table costs little until there is traffic.
+// Every series whose labels are known is exposed as soon as an endpoint has
+// counters, so that a first increase is seen as one. Package table decides when
+// that is: a large table costs nothing here until there is traffic. A shard's
+// counters of an endpoint or backend are allocated when the shard first uses it.
 package metrics
 
 import (
@@ -18,8 +20,8 @@ import (
 )
 
 // Set is all counters of a data plane. It is a prometheus.Collector. Endpoint,
-// Retain, Totals and Collect may be called from several goroutines and do not
-// delay the request path; who may call the rest is said there.
+// Detached, Forget, Totals and Collect may be called from several goroutines and
+// do not delay the request path; who may call the rest is said there.
 type Set struct {
 	none   *Endpoint
 	shards []setShard
@@ -57,20 +59,15 @@ func (s *Set) Endpoint(name string) *Endpoint {
 // None returns the counters of requests that no endpoint takes (endpoint="none").
 func (s *Set) None() *Endpoint { return s.none }
 
-// Retain forgets endpoints and backends that are not in the live table: those
-// for which keep(endpoint, "") or keep(endpoint, backend) is false. They go on
-// working for requests in flight, but are not exposed; Endpoint and Backend make
-// new ones, which start from zero.
-func (s *Set) Retain(keep func(endpoint, backend string) bool) {
+// Detached returns new counters that are not exposed, but for Totals.
+func (s *Set) Detached(name string) *Endpoint { return &Endpoint{set: s, name: name} }
+
+// Forget ends the exposition of an endpoint. Its counters go on working for
+// requests in flight; Endpoint makes new ones, which start from zero.
+func (s *Set) Forget(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for name, e := range s.endpoints {
-		if !keep(name, "") {
-			delete(s.endpoints, name)
-			continue
-		}
-		e.retain(func(url string) bool { return keep(name, url) })
-	}
+	delete(s.endpoints, name)
 }
 
 // Totals returns requests answered and those failed by the proxy itself with a
@@ -109,7 +106,8 @@ type endpointShard struct {
 	_                 [192 - 4*8 - histogramSize]byte // whole cache lines
 }
 
-// Backend returns the counters of a backend of this endpoint, creating them.
+// Backend returns the counters of a backend of this endpoint, creating them. It
+// may be called from several goroutines.
 func (e *Endpoint) Backend(url string) *Backend {
 	e.set.mu.Lock()
 	defer e.set.mu.Unlock()
@@ -147,8 +145,11 @@ func (e *Endpoint) find(url string) *Backend {
 	return nil
 }
 
-// retain forgets backends; the caller holds set.mu.
-func (e *Endpoint) retain(keep func(url string) bool) {
+// Retain ends the exposition of the backends for which keep is false, as Forget
+// does for a whole endpoint. It may be called from several goroutines.
+func (e *Endpoint) Retain(keep func(url string) bool) {
+	e.set.mu.Lock()
+	defer e.set.mu.Unlock()
 	for at := &e.backends; *at != nil; {
 		b := *at
 		if keep(b.url) {

@@ -191,18 +191,6 @@ func TestSeriesFromTheStart(t *testing.T) {
 			t.Errorf("there is no %s in %v", name, got)
 		}
 	}
-	// In a large table the voluminous ones wait for the first use.
-	for i := range 1000 {
-		s.Endpoint(fmt.Sprint(i))
-	}
-	s.Endpoint("7").Begin(1)
-	got = gather(t, s)
-	if n := len(matching(got, "^requests_in_flight")); n != 1002 {
-		t.Errorf("%d endpoints have requests in flight, want 1002", n)
-	}
-	if found := matching(got, "duration.*_count"); len(found) != 1 || found["request_duration_seconds{endpoint=7}_count"] != 0 {
-		t.Errorf("histograms: %v", found)
-	}
 }
 
 // Codes that no table of known ones holds; a client or backend that sends all
@@ -235,7 +223,7 @@ func TestManyCodes(t *testing.T) {
 	want(t, s, "in_flight.*=e", map[string]float64{"requests_in_flight{endpoint=e}": 0})
 }
 
-func TestRetain(t *testing.T) {
+func TestForget(t *testing.T) {
 	s := metrics.NewSet(1)
 	kept, gone := s.Endpoint("kept"), s.Endpoint("gone")
 	for i := range 40 { // a long list, with its index
@@ -244,9 +232,9 @@ func TestRetain(t *testing.T) {
 	gone.Backend("http://a").Response(0, 200, 0)
 	first := kept.Backend("http://0")
 	gone.Begin(0)
-	s.Retain(func(endpoint, backend string) bool {
-		return endpoint == "kept" && (backend == "" || backend == "http://0" || backend == "http://39")
-	})
+	s.Forget("gone")
+	s.Forget("never there")
+	kept.Retain(func(url string) bool { return url == "http://0" || url == "http://39" })
 	if got := matching(gather(t, s), "gone|http://a"); len(got) != 0 {
 		t.Errorf("series of what has left the table: %v", got)
 	}
@@ -277,6 +265,21 @@ func TestRetain(t *testing.T) {
 	}
 }
 
+func TestDetached(t *testing.T) {
+	s := metrics.NewSet(1)
+	e := s.Detached("e")
+	e.Begin(0)
+	e.Backend("http://a").Response(0, 200, 0)
+	e.End(0, &metrics.Request{Method: "GET", Code: 500, ByProxy: true})
+	want(t, s, "endpoint=e", map[string]float64{})
+	if requests, failures := s.Totals(); requests != 1 || failures != 1 {
+		t.Errorf("totals are %d, %d, want 1, 1", requests, failures)
+	}
+	if s.Endpoint("e") == e {
+		t.Error("detached counters were found")
+	}
+}
+
 // Shards count at the same time, while tables change and the numbers are read;
 // in the end every number is exact.
 func TestShardsAreExact(t *testing.T) {
@@ -296,7 +299,8 @@ func TestShardsAreExact(t *testing.T) {
 					t.Errorf("%s is %v", key, v)
 				}
 			}
-			s.Retain(func(endpoint, _ string) bool { return endpoint != "gone" })
+			s.Forget("gone")
+			s.Endpoint("0").Retain(func(string) bool { return true })
 			s.Totals()
 		}
 	})

@@ -145,7 +145,6 @@ const (
 // request is the state of one exchange. Connections at rest have none: it holds on
 // to a route table, and is a good part of what a connection weighs.
 type request struct {
-	table    *table.Table
 	endpoint *table.Endpoint // nil: none takes it, or it is answered here
 	backend  *table.Backend  // nil until chosen
 	counters *metrics.Endpoint

@@ -79,7 +79,7 @@ type Engine struct {
 	wallAt int64 // second of now in which epoch was set, plus 1
 
 	idle  map[*backend.State]*idleList
-	swept *table.Table // for which idle has no list that is not needed
+	swept string // the version for which idle has no list that is not needed
 	// reading is the connection whose requests are being worked through: when one
 	// of them is answered at once, the next is taken there and not in finish.
 	reading *Conn

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"reverseproxy/dataplane/internal/accesslog"
@@ -30,6 +31,7 @@ type world struct {
 	wall   func() time.Duration // what the wall clock has gained
 	origin proxy.Origin
 
+	state    *table.State
 	backends *backend.Registry
 
 	dialled []*end
@@ -85,10 +87,18 @@ func newWorldOf(t testing.TB, rt *routetablev1.RouteTable) *world {
 // apply puts a table in force.
 func (w *world) apply(rt *routetablev1.RouteTable) {
 	w.Helper()
-	built, err := table.New(rt, routetable.Version(rt), 1, w.live.Load(), table.State{Backends: w.backends, Metrics: w.set})
+	encoded, err := proto.Marshal(rt)
 	if err != nil {
 		w.Fatal(err)
 	}
+	if w.state == nil {
+		w.state = &table.State{Backends: w.backends, Metrics: w.set}
+	}
+	built, err := table.New(encoded, routetable.Version(rt), 1, w.state)
+	if err != nil {
+		w.Fatal(err)
+	}
+	built.Warm(w.live.Load())
 	w.live.Store(built)
 }
 

@@ -87,10 +87,10 @@ func (e *Engine) retire(b *Conn) {
 // forgetIdle frees lists that have become empty. Lists of backends in use stay,
 // so it is called when the route table has changed.
 func (e *Engine) forgetIdle(t *table.Table) {
-	if t == e.swept {
+	if t.Version == e.swept {
 		return
 	}
-	e.swept = t
+	e.swept = t.Version
 	for s, l := range e.idle {
 		if l.n == 0 && l.mistrusted < e.now {
 			delete(e.idle, s)

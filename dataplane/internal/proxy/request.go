@@ -79,7 +79,7 @@ func (e *Engine) request(c *Conn, p []byte) int {
 	c.body.Start(r.Framing, r.Length)
 	m, bad := c.body.Advance(p[n:])
 	x := e.newRequest(c)
-	x.table, x.in, x.done = t, uint64(n+m), c.body.Done()
+	x.in, x.done = uint64(n+m), c.body.Done()
 	x.method, x.minor, x.wantClose, x.goodbye = r.Method, r.Minor, r.Close, r.Close
 	e.note(c, t, r)
 	if bad != nil {
@@ -88,7 +88,7 @@ func (e *Engine) request(c *Conn, p []byte) int {
 		e.answer(c, bad.Status)
 		return 0
 	}
-	e.route(c, p[n:n+m])
+	e.route(c, t, p[n:n+m])
 	return n + m
 }
 
@@ -102,9 +102,10 @@ func emptyLines(p []byte) (n int) {
 	return n
 }
 
-// route decides who answers the request in e.req. body is the part of its body
+// route decides who answers the request in e.req by the route table. The request
+// does not hold on to it: a tunnel can outlive many. body is the part of its body
 // that is here already.
-func (e *Engine) route(c *Conn, body []byte) {
+func (e *Engine) route(c *Conn, t *table.Table, body []byte) {
 	r, x := &e.req, c.x
 	path := r.Path.Of(r.Raw)
 	switch r.Method {
@@ -137,17 +138,18 @@ func (e *Engine) route(c *Conn, body []byte) {
 	q := &e.query
 	q.Method, q.Host, q.Path = r.MethodText.Of(r.Raw), r.Authority.Of(r.Raw), path
 	q.Query, q.HasQuery = r.Query.Of(r.Raw), r.HasQuery
-	found := x.table.Match(q)
+	found := t.Match(q)
 	e.begin(c, found.Endpoint)
 	switch {
 	case found.BadPath:
 		x.wantClose = true
 		e.answer(c, 400)
 	case found.Endpoint != nil:
+		e.forgetIdle(t)
 		e.forward(c, body)
 	case found.Allow != "":
 		e.answerAllow(c, 405, found.Allow)
-	case e.page != nil && x.table.MetricsOnProxyPort && string(path) == "/metrics" &&
+	case e.page != nil && t.MetricsOnProxyPort && string(path) == "/metrics" &&
 		(r.Method == http1.GET || r.Method == http1.HEAD):
 		e.answerPage(c)
 	default:
@@ -168,7 +170,6 @@ func (e *Engine) forward(c *Conn, body []byte) {
 		e.answer(c, 503)
 		return
 	}
-	e.forgetIdle(x.table)
 	x.backend, x.chosen = to, e.now
 	x.upgrade = upgradable(r)
 	x.expects = r.ExpectContinue && r.Minor > 0 && len(body) == 0 && !x.done

@@ -160,12 +160,12 @@ func (s *Subscriber) putInForce(t task) error {
 	if t.source == activate.Stream && s.o.Activator.Confirm(t.version, t.revision) {
 		return nil
 	}
-	rt, err := t.offer.decode()
+	encoded, err := t.offer.unpack()
 	if err != nil {
 		s.o.Activator.Refuse()
 		return err
 	}
-	return s.o.Activator.Activate(rt, t.version, t.revision, t.source)
+	return s.o.Activator.Activate(encoded, t.version, t.revision, t.source)
 }
 
 // save keeps the table in force on disk. A data plane that cannot write serves

@@ -6,11 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 
+	"reverseproxy/proto/routetable"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
@@ -38,9 +37,13 @@ type offer struct {
 	data        []byte // gzip of the marshalled RouteTable
 }
 
-// decode unpacks the route table. It never produces more than the announced
-// size, however much a manipulated stream would unpack to.
-func (o *offer) decode() (*routetablev1.RouteTable, error) {
+// maxRatio is how much more than its own size deflate can make of anything: a
+// match of 258 bytes takes two bits.
+const maxRatio = 1032
+
+// unpack returns the marshalled route table. It never produces more than the
+// announced size, however much a manipulated stream would unpack to.
+func (o *offer) unpack() ([]byte, error) {
 	if o.decodedSize > maxDecodedSize {
 		return nil, tooLarge(o.decodedSize)
 	}
@@ -48,70 +51,49 @@ func (o *offer) decode() (*routetablev1.RouteTable, error) {
 	if err != nil {
 		return nil, fmt.Errorf("unpack the route table: %w", err)
 	}
-	// The announced size is only a promise, so it decides about the first
-	// allocation only as far as the data can plausibly keep it: gzip packs
-	// route tables about 12:1.
-	var b bytes.Buffer
-	b.Grow(int(min(o.decodedSize, 32*uint64(len(o.data)))) + bytes.MinRead)
-	n, err := b.ReadFrom(io.LimitReader(z, int64(o.decodedSize)+1))
+	// The table is kept as it is, so it gets the room that it needs and no more.
+	// The announced size is only a promise; one that cannot be kept gets no room.
+	if o.decodedSize > maxRatio*uint64(len(o.data)) {
+		return nil, fmt.Errorf("the route table cannot unpack to the announced %d bytes", o.decodedSize)
+	}
+	encoded := make([]byte, o.decodedSize)
+	n, err := io.ReadFull(z, encoded)
 	switch {
-	case uint64(n) > o.decodedSize:
-		return nil, fmt.Errorf("the route table unpacks to more than the announced %d bytes", o.decodedSize)
+	case err == io.EOF || err == io.ErrUnexpectedEOF:
+		return nil, fmt.Errorf("the route table unpacks to %d bytes, announced were %d", n, o.decodedSize)
 	case err != nil:
 		return nil, fmt.Errorf("unpack the route table: %w", err)
-	case uint64(n) < o.decodedSize:
-		return nil, fmt.Errorf("the route table unpacks to %d bytes, announced were %d", n, o.decodedSize)
 	}
-	if tooManyParts(b.Bytes()) {
+	// Only the end of the stream says whether it was whole.
+	switch n, err := io.CopyN(io.Discard, z, 1); {
+	case n > 0:
+		return nil, fmt.Errorf("the route table unpacks to more than the announced %d bytes", o.decodedSize)
+	case err != io.EOF:
+		return nil, fmt.Errorf("unpack the route table: %w", err)
+	}
+	if tooManyParts(encoded) {
 		return nil, fmt.Errorf("the route table has more than %d endpoints, backends and conditions", maxParts)
 	}
-	rt := new(routetablev1.RouteTable)
-	if err := proto.Unmarshal(b.Bytes(), rt); err != nil {
-		return nil, fmt.Errorf("decode the route table: %w", err)
-	}
-	return rt, nil
+	return encoded, nil
 }
 
-// tooManyParts counts what unmarshalling the table would allocate, without doing
-// it. Bytes that are no table are left to Unmarshal to refuse.
+// tooManyParts counts what decoding the table would allocate, without doing it.
+// Bytes that are no table are left to the decoder to refuse.
 func tooManyParts(table []byte) bool {
 	n := 0
-	for part := range fields(table) {
-		n++
-		for range fields(part) {
+	count := func(f routetable.Field) bool {
+		if f.Kind == protowire.BytesType {
 			n++
 		}
-		if n > maxParts {
-			return true
-		}
+		return n <= maxParts
 	}
-	return false
-}
-
-// fields yields the content of each field that is a message, a string or bytes,
-// up to the first that is malformed.
-func fields(message []byte) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
-		for len(message) > 0 {
-			number, kind, n := protowire.ConsumeTag(message)
-			if n < 0 {
-				return
-			}
-			message = message[n:]
-			if kind != protowire.BytesType {
-				if n = protowire.ConsumeFieldValue(number, kind, message); n < 0 {
-					return
-				}
-				message = message[n:]
-				continue
-			}
-			content, n := protowire.ConsumeBytes(message)
-			if n < 0 || !yield(content) {
-				return
-			}
-			message = message[n:]
+	_ = routetable.Walk(table, func(f routetable.Field) bool {
+		if count(f) && f.Kind == protowire.BytesType {
+			_ = routetable.Walk(table[f.Value:f.End], count)
 		}
-	}
+		return n <= maxParts
+	})
+	return n > maxParts
 }
 
 func tooLarge(n uint64) error {

@@ -210,7 +210,7 @@ func FuzzStore(f *testing.F) {
 			t.Errorf("accepted %x, which is written as %x", p, again)
 		}
 		if o.decodedSize <= 1<<20 {
-			_, _ = o.decode()
+			_, _ = o.unpack()
 		}
 	})
 }

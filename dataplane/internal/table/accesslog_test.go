@@ -11,7 +11,7 @@ import (
 
 func TestAccessLog(t *testing.T) {
 	rt := wireTable()
-	if tab := compile(t, rt, nil, newState()); tab.AccessLog != nil || tab.RequestID {
+	if tab := compile(t, rt, newState()); tab.AccessLog != nil || tab.RequestID {
 		t.Errorf("access log %v, request ids %t by default", tab.AccessLog, tab.RequestID)
 	}
 	rt.RequestId = true
@@ -21,7 +21,7 @@ func TestAccessLog(t *testing.T) {
 		routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_COMBINED: accesslog.Combined,
 	} {
 		rt.AccessLog = &routetablev1.AccessLog{Path: "/log", Format: format, SamplePerMillion: 7}
-		tab := compile(t, rt, nil, newState())
+		tab := compile(t, rt, newState())
 		if diff := cmp.Diff(&accesslog.Settings{Path: "/log", Format: want, PerMillion: 7}, tab.AccessLog); diff != "" || !tab.RequestID {
 			t.Errorf("%v: request ids %t (-want +got):\n%s", format, tab.RequestID, diff)
 		}

@@ -13,7 +13,7 @@ func TestMatchDoesNotAllocate(t *testing.T) {
 		endpoint("exact", "/index"), endpoint("prefix", "/assets/*"), endpoint("host", "/index", "host:shop.example.com"),
 		endpoint("wild", "/index", "host:*.example.com"), endpoint("beta", "/index", "method:GET", "x-beta=1"),
 		withPool(endpoint("static", "/static/*"), "http://h/s?a"),
-	), nil, newState())
+	), newState())
 	var header table.Headers = fields{"x-beta": {"2"}}
 	for _, target := range []struct{ host, path string }{
 		{"", "/index"}, {"shop.example.com", "/index"}, {"Shop.Example.com:8000", "/index"}, {"a.b.example.com", "/index"},

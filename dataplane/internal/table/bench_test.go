@@ -26,7 +26,7 @@ func sized(n int) *routetablev1.RouteTable {
 
 func BenchmarkMatch(b *testing.B) {
 	for _, n := range []int{1, 100, 10_000, 100_000} {
-		tab := compile(b, sized(n), nil, newState())
+		tab := compile(b, sized(n), newState())
 		for _, c := range []struct{ name, path string }{
 			{"first", "/service/000000/index"},
 			{"last", fmt.Sprintf("/service/%06d/index", n-1)},
@@ -50,7 +50,7 @@ func BenchmarkMatchHosts(b *testing.B) {
 	for i := range 10_000 {
 		list = append(list, endpoint(fmt.Sprint(i), "/index", fmt.Sprintf("host:h%d.example.com", i)))
 	}
-	tab := compile(b, wireTable(append(list, endpoint("wild", "/*", "host:*.example.com"), endpoint("any", "/*"))...), nil, newState())
+	tab := compile(b, wireTable(append(list, endpoint("wild", "/*", "host:*.example.com"), endpoint("any", "/*"))...), newState())
 	for _, host := range []string{"h9999.example.com", "H9999.Example.com:8000", "a.b.c.example.com", "other.org"} {
 		q := &table.Query{Method: []byte("GET"), Host: []byte(host), Path: []byte("/index")}
 		b.Run(host, func(b *testing.B) {
@@ -63,7 +63,7 @@ func BenchmarkMatchHosts(b *testing.B) {
 }
 
 func BenchmarkAppendTarget(b *testing.B) {
-	tab := compile(b, wireTable(withPool(endpoint("a", "/assets/*"), "http://h/static")), nil, newState())
+	tab := compile(b, wireTable(withPool(endpoint("a", "/assets/*"), "http://h/static")), newState())
 	q := &table.Query{Method: []byte("GET"), Path: []byte("/assets/img/logo.png"), Query: []byte("v=1"), HasQuery: true}
 	e := tab.Match(q).Endpoint
 	dst := make([]byte, 0, 100)
@@ -81,11 +81,11 @@ func BenchmarkNew(b *testing.B) {
 			rt := sized(n)
 			before := heap()
 			s := newState()
-			kept := compile(b, rt, nil, s)
+			kept := compile(b, rt, s)
 			size := float64(heap()-before) / float64(n)
 			b.ReportAllocs()
 			for b.Loop() {
-				compile(b, rt, kept, s)
+				compile(b, rt, s)
 			}
 			b.ReportMetric(size, "B/endpoint")
 			runtime.KeepAlive(kept)

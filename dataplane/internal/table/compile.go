@@ -1,33 +1,44 @@
 package table
 
 import (
-	"encoding/binary"
-	"slices"
+	"errors"
+	"fmt"
+	"math"
 	"sync/atomic"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	"reverseproxy/dataplane/internal/accesslog"
 	"reverseproxy/proto/routetable"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
-// New validates and compiles a wire table. Pools that are unchanged from prev
-// (nil for the first table) continue their cycle.
+// New checks and compiles a marshalled route table, which it keeps: nobody may
+// change its bytes afterwards. The error holds a *routetable.Problem for each
+// broken rule, or says that the content has not the version that was announced.
 //
-// It makes counters and backend states for the table's endpoints in s: retain
-// those of the table in force afterwards, also when the new one is not put in
-// force. Nothing of rt is changed or, but for strings, kept.
-func New(rt *routetablev1.RouteTable, version string, revision uint64, prev *Table, s State) (*Table, error) {
-	if err := routetable.Validate(rt); err != nil {
+// Nothing in s is made before endpoints of the table come into use.
+func New(encoded []byte, version string, revision uint64, s *State) (*Table, error) {
+	if len(encoded) > math.MaxInt32 {
+		return nil, errors.New("the route table is larger than 2 GiB")
+	}
+	c := newCompiler(encoded)
+	// Rules before the version: a table with fields of a later release has a
+	// version that cannot be computed here, and the unknown field is the better
+	// reason.
+	rest, computed, err := routetable.Scan(encoded, c.endpoint)
+	if err != nil {
 		return nil, err
 	}
-	l := rt.GetLimits()
+	l := rest.GetLimits()
 	t := &Table{
 		Version:            version,
 		Revision:           revision,
-		Port:               uint16(rt.GetPort()),
-		MetricsOnProxyPort: !rt.GetHideMetricsOnProxyPort(),
-		AccessLog:          accessLog(rt.GetAccessLog()),
-		RequestID:          rt.GetRequestId(),
+		Port:               uint16(rest.GetPort()),
+		MetricsOnProxyPort: !rest.GetHideMetricsOnProxyPort(),
+		AccessLog:          accessLog(rest.GetAccessLog()),
+		RequestID:          rest.GetRequestId(),
 		Limits: Limits{
 			HeadBytes:     int(l.GetMaxHeadBytes()),
 			Fields:        int(l.GetMaxHeaderCount()),
@@ -36,13 +47,19 @@ func New(rt *routetablev1.RouteTable, version string, revision uint64, prev *Tab
 			IdleTimeout:   l.GetIdleTimeout().AsDuration(),
 			Connections:   int(l.GetMaxConnections()),
 		},
-		Endpoints: make([]*Endpoint, len(rt.GetEndpoints())),
+		state:   s,
+		number:  s.tables.Add(1),
+		encoded: encoded,
+		records: c.records,
+		used:    make([]atomic.Pointer[Endpoint], len(c.records)),
+		cycles:  c.cycles,
 	}
-	c := newCompiler(rt, prev, s)
-	for i, e := range rt.GetEndpoints() {
-		t.Endpoints[i] = c.endpoint(e)
+	if err := t.checkTies(t.buildIndex(c.hosts, c.links)); err != nil {
+		return nil, err
 	}
-	t.index = newIndex(rt.GetEndpoints(), t.Endpoints)
+	if computed != version {
+		return nil, fmt.Errorf("the content has version %s, it was announced as %s", computed, version)
+	}
 	return t, nil
 }
 
@@ -63,127 +80,107 @@ func accessLog(w *routetablev1.AccessLog) *accesslog.Settings {
 
 // compiler is one run of New.
 type compiler struct {
-	state State
-	prev  []*Endpoint // of the table before, from the next name on
-	// schedules by weights: many pools of a table have the same.
-	schedules map[string]*[]uint32
-	key       []byte // scratch
-
-	// The parts of the table come from one allocation per kind: no space is lost
-	// to rounding, and a table is forgotten as a whole anyhow.
-	endpoints []Endpoint
-	pools     []Pool
-	backends  []Backend
-	pointers  []*Backend
+	encoded []byte
+	records []record
+	hosts   []host
+	numbers map[string]uint32 // of host patterns
+	links   []link
+	cycles  cycles
 }
 
-func newCompiler(rt *routetablev1.RouteTable, prev *Table, s State) *compiler {
+func newCompiler(encoded []byte) *compiler {
 	n := 0
-	for _, e := range rt.GetEndpoints() {
-		n += len(e.GetPool())
+	for range routetable.Endpoints(encoded) {
+		n++
 	}
-	c := &compiler{
-		state:     s,
-		schedules: map[string]*[]uint32{},
-		endpoints: make([]Endpoint, len(rt.GetEndpoints())),
-		pools:     make([]Pool, len(rt.GetEndpoints())),
-		backends:  make([]Backend, n),
-		pointers:  make([]*Backend, n),
+	return &compiler{
+		encoded: encoded,
+		records: make([]record, 0, n),
+		hosts:   make([]host, 1), // anyHost
+		numbers: map[string]uint32{},
+		links:   make([]link, 0, n),
+		cycles:  cycles{},
 	}
-	if prev != nil {
-		c.prev = prev.Endpoints
-	}
-	return c
 }
 
-// next takes the first n elements of a slice.
-func next[T any](from *[]T, n int) []T {
-	taken := (*from)[:n:n]
-	*from = (*from)[n:]
-	return taken
-}
-
-func (c *compiler) endpoint(w *routetablev1.Endpoint) *Endpoint {
-	e := &next(&c.endpoints, 1)[0]
-	*e = Endpoint{
-		Name:            w.GetName(),
-		ConnectTimeout:  w.GetTimeouts().GetConnect().AsDuration(),
-		ResponseTimeout: w.GetTimeouts().GetResponse().AsDuration(),
-		IdleTimeout:     w.GetTimeouts().GetIdle().AsDuration(),
-		ReplaceHost:     w.GetReplaceHost(),
-		Metrics:         c.state.Metrics.Endpoint(w.GetName()),
+// endpoint takes the next endpoint, which is valid and lies at encoded[start:end].
+func (c *compiler) endpoint(e *routetablev1.Endpoint, start, end int) {
+	number := uint32(len(c.records))
+	r := record{start: uint32(start), size: uint32(end - start), conditions: uint32(len(e.GetHeaders()))}
+	if len(e.GetMethods()) > 0 {
+		r.conditions++
 	}
-	if p, ok := w.GetPath().(*routetablev1.Endpoint_Prefix); ok {
-		e.segments = uint16(routetable.Segments(p.Prefix))
-	} else {
-		e.exact = true
+	path, pathField := e.GetExact(), exactField
+	if p, ok := e.GetPath().(*routetablev1.Endpoint_Prefix); ok {
+		path, pathField, r.prefix = p.Prefix, prefixField, true
 	}
-	if len(w.GetMethods())+len(w.GetHeaders()) > 0 {
-		e.conditions = &conditions{methods: slices.Clone(w.GetMethods())}
-		for _, m := range w.GetHeaders() {
-			e.conditions.headers = append(e.conditions.headers, header{m.GetName(), m.GetValue()})
+	r.nameSize, r.pathSize = uint8(len(e.GetName())), uint16(len(path))
+	hosts := e.GetHosts()
+	_ = routetable.Walk(c.encoded[start:end], func(f routetable.Field) bool {
+		at := uint32(start + f.Value)
+		switch f.Number {
+		case nameField:
+			r.name = at // of several the last counts
+		case pathField:
+			r.path = at
+		case hostsField:
+			c.place(number, c.host(hosts[0], at))
+			hosts = hosts[1:]
 		}
+		return true
+	})
+	if len(e.GetHosts()) == 0 {
+		c.place(number, anyHost)
 	}
-	e.Pool = c.pool(e, w.GetPool())
+	c.records = append(c.records, r)
+	c.cycles.add(e.GetPool())
+}
+
+// The numbers of fields of an endpoint in routetable.proto.
+const (
+	nameField, exactField, prefixField, hostsField, poolField protowire.Number = 1, 2, 3, 4, 7
+	urlField                                                  protowire.Number = 1 // of a backend
+)
+
+// record is an endpoint at rest: where it lies in the encoded table, and what
+// finding it needs. There are many, so it has no pointers and no gaps.
+type record struct {
+	start, size uint32 // of the message
+	name, path  uint32 // where they start
+	conditions  uint32 // beyond host and path; all methods together are one
+	pathSize    uint16
+	nameSize    uint8
+	prefix      bool
+}
+
+// Len returns the number of endpoints.
+func (t *Table) Len() int { return len(t.records) }
+
+func (t *Table) wire(i uint32) []byte {
+	r := &t.records[i]
+	return t.encoded[r.start : r.start+r.size]
+}
+
+func (t *Table) name(i uint32) []byte {
+	r := &t.records[i]
+	return t.encoded[r.name : r.name+uint32(r.nameSize)]
+}
+
+// message decodes an endpoint.
+func (t *Table) message(i uint32) *routetablev1.Endpoint {
+	e := new(routetablev1.Endpoint)
+	if err := proto.Unmarshal(t.wire(i), e); err != nil {
+		panic("an endpoint cannot be decoded a second time: " + err.Error())
+	}
 	return e
 }
 
-func (c *compiler) pool(e *Endpoint, list []*routetablev1.Backend) *Pool {
-	p := &next(&c.pools, 1)[0]
-	p.Backends = next(&c.pointers, len(list))
-	uniform := true
-	for i, w := range list {
-		b := &next(&c.backends, 1)[0]
-		c.backend(b, e, w)
-		p.Backends[i] = b
-		uniform = uniform && b.Weight > 0 && b.Weight == list[0].GetWeight()
+// checkTies checks endpoints, ascending, that share a place and their number of
+// conditions with others.
+func (t *Table) checkTies(numbers []int) error {
+	endpoints := make([]*routetablev1.Endpoint, len(numbers))
+	for i, n := range numbers {
+		endpoints[i] = t.message(uint32(n))
 	}
-	if !uniform {
-		p.schedule = c.schedule(list)
-	}
-	// Both lists are sorted by name.
-	for len(c.prev) > 0 && c.prev[0].Name < e.Name {
-		c.prev = c.prev[1:]
-	}
-	if len(c.prev) > 0 && c.prev[0].Name == e.Name && p.same(c.prev[0].Pool) {
-		p.cursor = c.prev[0].Pool.cursor
-	} else {
-		p.cursor = new(atomic.Uint64)
-	}
-	return p
-}
-
-func (c *compiler) backend(b *Backend, e *Endpoint, w *routetablev1.Backend) {
-	u, err := routetable.ParseBackendURL(w.GetUrl())
-	if err != nil {
-		panic("a valid table has an invalid URL: " + err.Error())
-	}
-	*b = Backend{
-		URL:     w.GetUrl(),
-		Host:    u.Authority(),
-		Weight:  w.GetWeight(),
-		path:    uint16(len("http://") + len(u.Authority()) + len(u.Path())),
-		query:   uint16(len(w.GetUrl()) - len(u.Query())),
-		State:   c.state.Backends.State(u.Address()),
-		Metrics: e.Metrics.Backend(w.GetUrl()),
-	}
-	b.Metrics.Track(b.State)
-}
-
-func (c *compiler) schedule(list []*routetablev1.Backend) *[]uint32 {
-	c.key = c.key[:0]
-	for _, b := range list {
-		c.key = binary.BigEndian.AppendUint32(c.key, b.GetWeight())
-	}
-	s, ok := c.schedules[string(c.key)]
-	if !ok {
-		weights := make([]uint32, len(list))
-		for i, b := range list {
-			weights[i] = b.GetWeight()
-		}
-		cycle := routetable.Schedule(weights)
-		s = &cycle
-		c.schedules[string(c.key)] = s
-	}
-	return s
+	return routetable.CheckTies(endpoints, numbers)
 }

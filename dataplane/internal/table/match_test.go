@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 
 	"reverseproxy/dataplane/internal/table"
@@ -164,7 +165,7 @@ func TestMatchAgreesWithThePlainMatcher(t *testing.T) {
 	var q table.Query // one for all, as on the request path
 	for i := range tables {
 		rt := g.table(1 + i%60)
-		tab := compile(t, rt, nil, s)
+		tab := compile(t, rt, s)
 		for range requests {
 			r, f := g.request()
 			seen[compare(t, rt, tab, &q, r, f)]++
@@ -183,7 +184,7 @@ func TestDeepPrefixes(t *testing.T) {
 	rt := wireTable(
 		endpoint("62", deep(62)+"/*"), endpoint("63", deep(63)+"/*"), endpoint("64", deep(64)+"/*"), endpoint("100", deep(100)+"/*"),
 		endpoint("2000", deep(2000)+"/*"), endpoint("2", deep(2)+"/*"))
-	tab := compile(t, rt, nil, newState())
+	tab := compile(t, rt, newState())
 	var q table.Query
 	for n := range 2100 {
 		compare(t, rt, tab, &q, &routetable.Request{Method: "GET", Path: "/" + strings.Repeat("s/", n)}, nil)
@@ -193,7 +194,7 @@ func TestDeepPrefixes(t *testing.T) {
 func TestAllowIsAFieldValue(t *testing.T) {
 	tab := compile(t, wireTable(
 		endpoint("a", "/a", "method:GET", "method:PUT"), endpoint("b", "/a", "method:DELETE", "x-a=1"), endpoint("c", "/*", "method:GET", "method:X"),
-	), nil, newState())
+	), newState())
 	q := table.Query{Method: []byte("POST"), Path: []byte("/a"), Header: fields{"x-a": {"1"}}}
 	if got, want := tab.Match(&q).Allow, "DELETE, GET, PUT, X"; got != want {
 		t.Errorf("Allow is %q, want %q", got, want)
@@ -215,23 +216,22 @@ func FuzzWireTable(f *testing.F) {
 	f.Add([]byte("\x1a\x02\x12\x00"), uint64(0))
 	f.Fuzz(func(t *testing.T, data []byte, seed uint64) {
 		var rt routetablev1.RouteTable
-		if proto.Unmarshal(data, &rt) != nil {
-			return
-		}
-		routetable.Version(&rt)
-		invalid := routetable.Validate(&rt)
-		tab, err := table.New(&rt, "", 0, nil, newState())
-		if (err == nil) != (invalid == nil) {
-			t.Fatalf("Validate says %v, New %v", invalid, err)
-		}
-		if err != nil {
-			for _, p := range routetable.Problems(err) {
-				if p.Message == "" {
-					t.Fatal("a problem without a message")
-				}
+		malformed := proto.Unmarshal(data, &rt)
+		s := newState()
+		tab, err := table.New(data, routetable.Version(&rt), 0, s)
+		if malformed != nil {
+			if err == nil {
+				t.Fatal("New takes what Unmarshal does not")
 			}
 			return
 		}
+		if diff := cmp.Diff(routetable.Problems(routetable.Validate(&rt)), routetable.Problems(err)); diff != "" {
+			t.Fatalf("problems (-Validate +New):\n%s", diff)
+		}
+		if err != nil {
+			return
+		}
+		s.Retain(tab)
 		g := generator{rand.New(rand.NewPCG(seed, 0))}
 		var q table.Query
 		for range 20 {

@@ -39,8 +39,8 @@ func TestNext(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			tab := compile(t, wireTable(withPool(endpoint("e", "/"), test.pool...)), nil, newState())
-			if got := take(tab.Endpoints[0].Pool, len(test.want)); got != test.want {
+			tab := compile(t, wireTable(withPool(endpoint("e", "/"), test.pool...)), newState())
+			if got := take(tab.Endpoint("e").Pool, len(test.want)); got != test.want {
 				t.Errorf("got %s, want %s", got, test.want)
 			}
 		})
@@ -49,7 +49,7 @@ func TestNext(t *testing.T) {
 
 // Over several goroutines every backend is chosen exactly as often as is its due.
 func TestNextIsExactOverGoroutines(t *testing.T) {
-	tab := compile(t, wireTable(withPool(endpoint("e", "/"), "http://a 3", "http://b 1", "http://c 2")), nil, newState())
+	tab := compile(t, wireTable(withPool(endpoint("e", "/"), "http://a 3", "http://b 1", "http://c 2")), newState())
 	const goroutines, rounds = 8, 600
 	counts := make([]map[string]int, goroutines)
 	var g sync.WaitGroup
@@ -57,7 +57,7 @@ func TestNextIsExactOverGoroutines(t *testing.T) {
 		g.Go(func() {
 			counts[i] = map[string]int{}
 			for range rounds {
-				counts[i][tab.Endpoints[0].Pool.Next().Host]++
+				counts[i][tab.Endpoint("e").Pool.Next().Host]++
 			}
 		})
 	}
@@ -92,15 +92,15 @@ func TestCycleContinuesOverTables(t *testing.T) {
 			s := newState()
 			first := compile(t, wireTable(
 				endpoint("a", "/a"), endpoint("z", "/z"),
-				withPool(endpoint("e", "/"), "http://a", "http://b", "http://c")), nil, s)
-			if got := take(first.Endpoints[1].Pool, 1); got != "a" {
+				withPool(endpoint("e", "/"), "http://a", "http://b", "http://c")), s)
+			if got := take(first.Endpoint("e").Pool, 1); got != "a" {
 				t.Fatalf("first is %s", got)
 			}
 			// The path and other endpoints may change; that is not the pool.
 			second := compile(t, wireTable(
 				endpoint("b", "/b"), endpoint("c", "/c"),
-				withPool(endpoint(test.to, "/x"), test.pool...)), first, s)
-			if got := take(second.Endpoints[2].Pool, 3); got != test.want {
+				withPool(endpoint(test.to, "/x"), test.pool...)), s)
+			if got := take(second.Endpoint(test.to).Pool, 3); got != test.want {
 				t.Errorf("got %s, want %s", got, test.want)
 			}
 		})
@@ -111,11 +111,11 @@ func TestCycleContinuesOverTables(t *testing.T) {
 func TestTablesShareTheCycle(t *testing.T) {
 	s := newState()
 	rt := wireTable(withPool(endpoint("e", "/"), "http://a", "http://b", "http://c"))
-	first := compile(t, rt, nil, s)
-	second := compile(t, rt, first, s)
+	first := compile(t, rt, s)
+	second := compile(t, rt, s)
 	got := ""
 	for range 3 {
-		got += take(first.Endpoints[0].Pool, 1) + take(second.Endpoints[0].Pool, 1)
+		got += take(first.Endpoint("e").Pool, 1) + take(second.Endpoint("e").Pool, 1)
 	}
 	if got != "abcabc" {
 		t.Errorf("got %s", got)
@@ -127,10 +127,10 @@ func BenchmarkNext(b *testing.B) {
 		"equal":    {"http://a", "http://b"},
 		"weighted": {"http://a 3", "http://b"},
 	} {
-		tab := compile(b, wireTable(withPool(endpoint("e", "/"), pool...)), nil, newState())
+		tab := compile(b, wireTable(withPool(endpoint("e", "/"), pool...)), newState())
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				tab.Endpoints[0].Pool.Next()
+				tab.Endpoint("e").Pool.Next()
 			}
 		})
 	}

@@ -2,6 +2,11 @@
 // matching, behind one atomic pointer that the request path loads once per
 // request. What a table means is defined by package routetable; Match must agree
 // with its plain matcher on every request. Protobuf types stop here.
+//
+// A table at rest is its encoded form and an index into it, without pointers:
+// 100,000 endpoints are a few large blocks that the garbage collector need not
+// look into. An endpoint becomes an Endpoint, with everything that is wanted on
+// the request path at hand, when the first request meets it.
 package table
 
 import (
@@ -14,7 +19,8 @@ import (
 	"reverseproxy/proto/routetable"
 )
 
-// Table is immutable; any goroutine may use it.
+// Table is immutable, but that endpoints come into use; any goroutine may use
+// it.
 type Table struct {
 	Version            string
 	Revision           uint64
@@ -23,9 +29,15 @@ type Table struct {
 	Limits             Limits
 	AccessLog          *accesslog.Settings // nil: there is none
 	RequestID          bool                // every request has an X-Request-Id
-	Endpoints          []*Endpoint         // sorted by name
 
-	index index
+	state  *State
+	number uint64 // tables of one State, in the order in which they were made
+
+	encoded []byte
+	records []record // of the endpoints, sorted by name
+	used    []atomic.Pointer[Endpoint]
+	index   index
+	cycles  cycles
 }
 
 // Limits are the client limits of the table.
@@ -35,7 +47,8 @@ type Limits struct {
 	Connections                    int
 }
 
-// Endpoint is one endpoint, ready to forward.
+// Endpoint is one endpoint in use, ready to forward. It is immutable. Tables in
+// which nothing about the endpoint has changed share it.
 type Endpoint struct {
 	Name                            string
 	ConnectTimeout, ResponseTimeout time.Duration
@@ -44,13 +57,9 @@ type Endpoint struct {
 	Pool                            *Pool
 	Metrics                         *metrics.Endpoint
 
-	exact      bool
-	segments   uint16      // of a prefix
-	conditions *conditions // nil: none
-}
-
-// conditions are what an endpoint asks for beyond host and path.
-type conditions struct {
+	exact    bool
+	segments uint16 // of a prefix
+	// What it asks for beyond host and path.
 	methods []string // none: any
 	headers []header
 }
@@ -69,10 +78,13 @@ type Backend struct {
 	Metrics *metrics.Backend
 }
 
-// State is what outlives tables; New finds cursors, backends and counters in it.
-type State struct {
-	Backends *backend.Registry
-	Metrics  *metrics.Set
+// Endpoint returns the endpoint with a name, and brings it into use; nil when
+// there is none.
+func (t *Table) Endpoint(name string) *Endpoint {
+	if n, ok := t.find(name); ok {
+		return t.use(n)
+	}
+	return nil
 }
 
 // AppendTarget appends the request target that b is sent, by the rules of

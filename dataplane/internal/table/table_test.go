@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"reverseproxy/dataplane/internal/backend"
@@ -18,8 +19,8 @@ import (
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
-func newState() table.State {
-	return table.State{Backends: backend.NewRegistry(), Metrics: metrics.NewSet(2)}
+func newState() *table.State {
+	return &table.State{Backends: backend.NewRegistry(), Metrics: metrics.NewSet(2)}
 }
 
 // endpoint makes one of its name, its path and conditions "host:", "method:" or
@@ -74,9 +75,18 @@ func wireTable(endpoints ...*routetablev1.Endpoint) *routetablev1.RouteTable {
 	}
 }
 
-func compile(t testing.TB, rt *routetablev1.RouteTable, prev *table.Table, s table.State) *table.Table {
+func encode(t testing.TB, rt *routetablev1.RouteTable) []byte {
 	t.Helper()
-	tab, err := table.New(rt, "v", 1, prev, s)
+	encoded, err := proto.Marshal(rt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return encoded
+}
+
+func compile(t testing.TB, rt *routetablev1.RouteTable, s *table.State) *table.Table {
+	t.Helper()
+	tab, err := table.New(encode(t, rt), routetable.Version(rt), 1, s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,21 +106,25 @@ func TestNew(t *testing.T) {
 	rt.Endpoints[1].ReplaceHost = true
 	rt.HideMetricsOnProxyPort = true
 	s := newState()
-	got, err := table.New(rt, "abc", 7, nil, s)
+	version := routetable.Version(rt)
+	got, err := table.New(encode(t, rt), version, 7, s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Version != "abc" || got.Revision != 7 || got.Port != 8000 || got.MetricsOnProxyPort {
+	if got.Version != version || got.Revision != 7 || got.Port != 8000 || got.MetricsOnProxyPort {
 		t.Errorf("version %q, revision %d, port %d, metrics on proxy port %v", got.Version, got.Revision, got.Port, got.MetricsOnProxyPort)
 	}
 	want := table.Limits{HeadBytes: 64 << 10, Fields: 100, TargetBytes: 8 << 10, HeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, Connections: 10_000}
 	if diff := cmp.Diff(want, got.Limits); diff != "" {
 		t.Errorf("limits (-want +got):\n%s", diff)
 	}
-	if len(got.Endpoints) != 2 {
-		t.Fatalf("%d endpoints", len(got.Endpoints))
+	if n := got.Len(); n != 2 {
+		t.Fatalf("%d endpoints", n)
 	}
-	e := got.Endpoints[1]
+	if got.Endpoint("") != nil || got.Endpoint("aa") != nil || got.Endpoint("c") != nil {
+		t.Error("there is an endpoint of another name")
+	}
+	e := got.Endpoint("b")
 	if e.Name != "b" || !e.ReplaceHost || e.ConnectTimeout != time.Second || e.ResponseTimeout != 30*time.Second || e.IdleTimeout != 90*time.Second {
 		t.Errorf("endpoint is %+v", e)
 	}
@@ -140,10 +154,49 @@ func TestNew(t *testing.T) {
 func TestNewRefusesInvalidTables(t *testing.T) {
 	rt := wireTable(endpoint("a", "/a"))
 	rt.Endpoints[0].Pool[0].Url = "https://h"
-	got, err := table.New(rt, "v", 1, nil, newState())
+	got, err := table.New(encode(t, rt), routetable.Version(rt), 1, newState())
 	var p *routetable.Problem
 	if got != nil || !errors.As(err, &p) || p.Path != "endpoints[0].pool[0].url" {
 		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+func TestNewRefusesAnotherVersion(t *testing.T) {
+	encoded := encode(t, wireTable(endpoint("a", "/a")))
+	if got, err := table.New(encoded, "v", 1, newState()); got != nil || err == nil || !strings.Contains(err.Error(), "announced as v") {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+// Endpoints tie by what they have in common; where they are in the table, and
+// how many others there are, does not matter.
+func TestNewRefusesTies(t *testing.T) {
+	rt := wireTable(
+		endpoint("a", "/x"), endpoint("b", "/x", "host:h"), endpoint("c", "/x", "method:GET"), endpoint("d", "/x/*"),
+		endpoint("e", "/x", "host:h", "host:i"), endpoint("f", "/x", "x-a=1"), endpoint("g", "/x", "x-a=2"))
+	want := routetable.Problems(routetable.Validate(rt))
+	_, err := table.New(encode(t, rt), routetable.Version(rt), 1, newState())
+	if diff := cmp.Diff(want, routetable.Problems(err)); diff != "" || len(want) != 3 {
+		t.Errorf("problems (-Validate +New):\n%s", diff)
+	}
+}
+
+func TestDescribe(t *testing.T) {
+	tab := compile(t, wireTable(
+		withPool(endpoint("a", "/a"), "http://a 0", "http://B/x?y 3"), withPool(endpoint("b", "/b"), "http://a 0"), endpoint("c", "/c")), newState())
+	type seen struct {
+		Name string
+		Pool []table.Entry
+	}
+	var got []seen
+	for name, pool := range tab.Describe() {
+		got = append(got, seen{name, pool})
+		if name == "b" {
+			break
+		}
+	}
+	if diff := cmp.Diff([]seen{{"a", []table.Entry{{"http://a", 0}, {"http://B/x?y", 3}}}, {"b", []table.Entry{{"http://a", 0}}}}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
@@ -152,7 +205,7 @@ func TestLive(t *testing.T) {
 	if live.Load() != nil {
 		t.Error("there is a table from the start")
 	}
-	tab := compile(t, wireTable(), nil, newState())
+	tab := compile(t, wireTable(), newState())
 	live.Store(tab)
 	if live.Load() != tab {
 		t.Error("Load does not return what was stored")

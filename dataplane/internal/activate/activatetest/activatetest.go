@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"reverseproxy/dataplane/internal/activate"
@@ -96,6 +97,16 @@ func Table(port uint16, urls ...string) (*routetablev1.RouteTable, string) {
 	return rt, routetable.Version(rt)
 }
 
+// Encode returns a route table as it comes from the control plane.
+func Encode(t testing.TB, rt *routetablev1.RouteTable) []byte {
+	t.Helper()
+	encoded, err := proto.Marshal(rt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return encoded
+}
+
 // Options returns options with which an activator serves on 127.0.0.1 with
 // Listeners; the test adds what it needs and a logger.
 func Options(t testing.TB) activate.Options {
@@ -113,7 +124,7 @@ func Options(t testing.TB) activate.Options {
 	return activate.Options{
 		Address: "127.0.0.1",
 		Live:    live,
-		State:   table.State{Backends: backend.NewRegistry(), Metrics: metrics.NewSet(1)},
+		State:   &table.State{Backends: backend.NewRegistry(), Metrics: metrics.NewSet(1)},
 		Open: func(address string, port uint16) (activate.Listener, error) {
 			l, err := share.Listen(context.Background(), "tcp", net.JoinHostPort(address, strconv.Itoa(int(port))))
 			if err != nil {

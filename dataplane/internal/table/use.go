@@ -1,0 +1,273 @@
+package table
+
+import (
+	"bytes"
+	"iter"
+	"sync"
+	"sync/atomic"
+
+	"reverseproxy/dataplane/internal/backend"
+	"reverseproxy/dataplane/internal/metrics"
+	"reverseproxy/proto/routetable"
+	routetablev1 "reverseproxy/proto/routetable/v1"
+)
+
+// eager is up to how many endpoints all come into use with their table: every
+// series of theirs is exposed from the start, so that a first increase is seen as
+// one. Of larger tables only those endpoints show in the metrics that have met a
+// request; the others would be most of a page of many megabytes.
+const eager = 1000
+
+// State is what outlives tables: what is known about backends, the counters, and
+// the cycles of pools. Endpoints find theirs in it when they come into use. Its
+// methods may be called from several goroutines.
+type State struct {
+	Backends *backend.Registry
+	Metrics  *metrics.Set
+
+	tables atomic.Uint64 // made so far
+
+	mu sync.Mutex // held while an endpoint comes into use; guards the following
+	// known are the endpoints in use, by name, each of the newest table in which
+	// it was used.
+	known map[string]*Endpoint
+	// retained is the number of the table that was given to Retain last.
+	retained uint64
+}
+
+// use returns an endpoint.
+func (t *Table) use(i uint32) *Endpoint {
+	if e := t.used[i].Load(); e != nil {
+		return e
+	}
+	return t.firstUse(i)
+}
+
+// firstUse makes an endpoint at rest one that is in use.
+func (t *Table) firstUse(i uint32) *Endpoint {
+	e, addresses := t.unfold(t.message(i))
+	s := t.state
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if other := t.used[i].Load(); other != nil {
+		return other // somebody else was faster
+	}
+	if t.number < s.retained {
+		// Of a request that has taken so long from the table to the endpoint that
+		// the next table is in force. Nobody will look for its counters.
+		e.join(s.Metrics.Detached(e.Name), addresses, s.Backends)
+		t.used[i].Store(e)
+		return e
+	}
+	e.join(s.Metrics.Endpoint(e.Name), addresses, s.Backends)
+	if before := s.known[e.Name]; before != nil && before.Pool.same(e.Pool) {
+		e.Pool = before.Pool
+	}
+	if s.known == nil {
+		s.known = map[string]*Endpoint{}
+	}
+	s.known[e.Name] = e
+	t.used[i].Store(e)
+	return e
+}
+
+// unfold makes an endpoint that has not joined the others yet, and the addresses
+// of its backends.
+func (t *Table) unfold(w *routetablev1.Endpoint) (e *Endpoint, addresses []string) {
+	e = &Endpoint{
+		Name:            w.GetName(),
+		ConnectTimeout:  w.GetTimeouts().GetConnect().AsDuration(),
+		ResponseTimeout: w.GetTimeouts().GetResponse().AsDuration(),
+		IdleTimeout:     w.GetTimeouts().GetIdle().AsDuration(),
+		ReplaceHost:     w.GetReplaceHost(),
+		methods:         w.GetMethods(),
+	}
+	if p, ok := w.GetPath().(*routetablev1.Endpoint_Prefix); ok {
+		e.segments = uint16(routetable.Segments(p.Prefix))
+	} else {
+		e.exact = true
+	}
+	for _, m := range w.GetHeaders() {
+		e.headers = append(e.headers, header{m.GetName(), m.GetValue()})
+	}
+	backends := make([]Backend, len(w.GetPool()))
+	e.Pool = &Pool{Backends: make([]*Backend, len(backends)), schedule: t.cycles.of(w.GetPool())}
+	addresses = make([]string, len(backends))
+	for i, b := range w.GetPool() {
+		u, err := routetable.ParseBackendURL(b.GetUrl())
+		if err != nil {
+			panic("a valid table has an invalid URL: " + err.Error())
+		}
+		backends[i] = Backend{
+			URL:    b.GetUrl(),
+			Host:   u.Authority(),
+			Weight: b.GetWeight(),
+			path:   uint16(len("http://") + len(u.Authority()) + len(u.Path())),
+			query:  uint16(len(b.GetUrl()) - len(u.Query())),
+		}
+		e.Pool.Backends[i], addresses[i] = &backends[i], u.Address()
+	}
+	return e, addresses
+}
+
+// join connects an endpoint with what outlives tables.
+func (e *Endpoint) join(m *metrics.Endpoint, addresses []string, states *backend.Registry) {
+	e.Metrics = m
+	for i, b := range e.Pool.Backends {
+		b.State, b.Metrics = states.State(addresses[i]), m.Backend(b.URL)
+		b.Metrics.Track(b.State)
+	}
+}
+
+// Warm brings those endpoints into use that are in prev (nil: none), all of a
+// table that is not large, so that requests find them so when the table comes
+// into force.
+func (t *Table) Warm(prev *Table) {
+	if t.Len() <= eager {
+		for i := range t.records {
+			t.use(uint32(i))
+		}
+		return
+	}
+	if prev == nil {
+		return
+	}
+	for i := range prev.used {
+		e := prev.used[i].Load()
+		if e == nil {
+			continue
+		}
+		n, ok := t.find(e.Name)
+		switch {
+		case !ok:
+		case bytes.Equal(t.wire(n), prev.wire(uint32(i))):
+			t.used[n].CompareAndSwap(nil, e)
+		default:
+			t.use(n)
+		}
+	}
+}
+
+// find returns the number of the endpoint with a name.
+func (t *Table) find(name string) (number uint32, ok bool) {
+	lo, hi := uint32(0), uint32(t.Len())
+	for lo < hi {
+		if m := lo + (hi-lo)/2; string(t.name(m)) < name {
+			lo = m + 1
+		} else {
+			hi = m
+		}
+	}
+	return lo, lo < uint32(t.Len()) && string(t.name(lo)) == name
+}
+
+// Retain forgets the endpoints, counters and backends that t, the table in force
+// (nil: none), does not name. The request path does not wait for it.
+func (s *State) Retain(t *Table) {
+	if t == nil {
+		t = &Table{}
+	}
+	s.mu.Lock()
+	s.retained = max(s.retained, t.number)
+	known := make([]*Endpoint, 0, len(s.known))
+	for _, e := range s.known {
+		known = append(known, e)
+	}
+	s.mu.Unlock()
+	urls := map[string]bool{}
+	for _, e := range known {
+		s.retainEndpoint(t, e, urls)
+	}
+	gone := s.Backends.Addresses()
+	t.without(gone)
+	s.Backends.Forget(gone)
+}
+
+// retainEndpoint forgets what t does not name of an endpoint in use. urls is
+// scratch space.
+func (s *State) retainEndpoint(t *Table, e *Endpoint, urls map[string]bool) {
+	n, found := t.find(e.Name)
+	if !found {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.known, e.Name)
+		s.Metrics.Forget(e.Name)
+		return
+	}
+	current := t.used[n].Load()
+	if current != nil && current != e {
+		// e is of a table that did not come into force.
+		s.mu.Lock()
+		s.known[e.Name] = current
+		s.mu.Unlock()
+	}
+	clear(urls)
+	if current != nil {
+		for _, b := range current.Pool.Backends {
+			urls[b.URL] = true
+		}
+	} else {
+		for url := range t.urls(n) {
+			urls[string(url)] = true
+		}
+	}
+	e.Metrics.Retain(func(url string) bool { return urls[url] })
+}
+
+// without takes the addresses of the table's backends out of a set.
+func (t *Table) without(addresses map[string]bool) {
+	var address []byte
+	for i := range t.records {
+		if len(addresses) == 0 {
+			return
+		}
+		for url := range t.urls(uint32(i)) {
+			address = routetable.AppendAddress(address[:0], url)
+			delete(addresses, string(address))
+		}
+	}
+}
+
+// urls yields the backends of an endpoint at rest.
+func (t *Table) urls(i uint32) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		wire := t.wire(i)
+		_ = routetable.Walk(wire, func(f routetable.Field) bool {
+			if f.Number != poolField {
+				return true
+			}
+			var url []byte
+			backend := wire[f.Value:f.End]
+			_ = routetable.Walk(backend, func(f routetable.Field) bool {
+				if f.Number == urlField {
+					url = backend[f.Value:f.End]
+				}
+				return true
+			})
+			return yield(url)
+		})
+	}
+}
+
+// Entry is one backend in a description of a table.
+type Entry struct {
+	URL    string
+	Weight uint32
+}
+
+// Describe yields the endpoints by name, each with its pool. It does not bring
+// them into use.
+func (t *Table) Describe() iter.Seq2[string, []Entry] {
+	return func(yield func(string, []Entry) bool) {
+		for i := range t.records {
+			w := t.message(uint32(i))
+			pool := make([]Entry, len(w.GetPool()))
+			for i, b := range w.GetPool() {
+				pool[i] = Entry{b.GetUrl(), b.GetWeight()}
+			}
+			if !yield(w.GetName(), pool) {
+				return
+			}
+		}
+	}
+}
