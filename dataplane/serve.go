@@ -76,7 +76,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 	subscriber := subscribe.New(subscribe.Options{
 		ControlPlanes: s.controlPlanes, ID: id, Labels: s.labels, Build: build(),
 		AdminAddress: adminServer.Addr().String(), Activator: activator, Store: subscribe.NewStore(stateDir),
-		Totals: set.Totals, Log: log,
+		Quietly: quietly, Totals: set.Totals, Log: log,
 	})
 	registry.MustRegister(set, writer, activator, subscriber, buildInfo(), threadsGauge(threads), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

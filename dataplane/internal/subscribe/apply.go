@@ -88,10 +88,18 @@ func (s *Subscriber) applyTasks(ctx context.Context) {
 
 // apply does what the task asks and reports it.
 func (s *Subscriber) apply(t task) {
-	if t.offer == nil && t.refused == nil {
+	switch {
+	case t.offer != nil:
+		s.o.Quietly(t.offer.decodedSize, func() { s.decide(t) })
+	case t.refused != nil:
+		s.decide(t)
+	default:
 		s.confirm(t)
-		return
 	}
+}
+
+// decide puts the table of the task in force or refuses it.
+func (s *Subscriber) decide(t task) {
 	again := s.waiting != nil && s.waiting.offer == t.offer
 	err := s.putInForce(t)
 	switch {

@@ -59,7 +59,7 @@ func (o *offer) unpack() ([]byte, error) {
 	encoded := make([]byte, o.decodedSize)
 	n, err := io.ReadFull(z, encoded)
 	switch {
-	case err == io.EOF || err == io.ErrUnexpectedEOF:
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, fmt.Errorf("the route table unpacks to %d bytes, announced were %d", n, o.decodedSize)
 	case err != nil:
 		return nil, fmt.Errorf("unpack the route table: %w", err)
@@ -68,7 +68,7 @@ func (o *offer) unpack() ([]byte, error) {
 	switch n, err := io.CopyN(io.Discard, z, 1); {
 	case n > 0:
 		return nil, fmt.Errorf("the route table unpacks to more than the announced %d bytes", o.decodedSize)
-	case err != io.EOF:
+	case !errors.Is(err, io.EOF):
 		return nil, fmt.Errorf("unpack the route table: %w", err)
 	}
 	if tooManyParts(encoded) {

@@ -36,6 +36,9 @@ type Options struct {
 	Activator *activate.Activator
 	// Store keeps the newest table.
 	Store *Store
+	// Quietly does the work of applying a table that is so many bytes large when it
+	// is unpacked, and returns when it is done; nil: nothing special is made of it.
+	Quietly func(size uint64, work func())
 	// Totals returns requests answered, and those failed by the proxy, since start.
 	Totals func() (requests, failures uint64)
 	Log    *slog.Logger
@@ -77,6 +80,9 @@ func New(o Options) *Subscriber {
 	o.Silence = orDefault(o.Silence, 3*time.Second)
 	o.FirstDelay = orDefault(o.FirstDelay, 200*time.Millisecond)
 	o.MaxDelay = orDefault(o.MaxDelay, 5*time.Second)
+	if o.Quietly == nil {
+		o.Quietly = func(_ uint64, work func()) { work() }
+	}
 	return &Subscriber{o: o, tasks: make(chan task, 1)}
 }
 

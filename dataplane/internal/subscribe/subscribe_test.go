@@ -147,6 +147,30 @@ func TestTables(t *testing.T) {
 	p.wantApplied(t, v2, 10)
 }
 
+// Whatever is done with a table, from the stream or from disk, is done quietly.
+func TestQuietly(t *testing.T) {
+	cp := startControlPlane(t, "127.0.0.1:0", nil)
+	dir := t.TempDir()
+	var sizes []uint64 // written before Run, and then by the applying goroutine
+	quietly := func(o *Options) {
+		o.Quietly = func(size uint64, work func()) {
+			sizes = append(sizes, size)
+			work()
+		}
+	}
+	dp := startDataPlane(t, dir, quietly, cp.address)
+	p := cp.accept(t)
+	rt, v1 := activatetest.Table(activatetest.Port(t), backend1)
+	p.sendChunks(t, chunksOf(t, rt, v1, 1, 1<<20)...)
+	p.wantApplied(t, v1, 1)
+	dp.stop()
+	startDataPlane(t, dir, quietly, cp.address).stop()
+	size := uint64(proto.Size(rt))
+	if diff := cmp.Diff([]uint64{size, size}, sizes); diff != "" {
+		t.Errorf("sizes (-want +got):\n%s", diff)
+	}
+}
+
 func TestNewerTableInTheMiddleOfAnother(t *testing.T) {
 	cp := startControlPlane(t, "127.0.0.1:0", nil)
 	dp := startDataPlane(t, t.TempDir(), nil, cp.address)

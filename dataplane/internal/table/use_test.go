@@ -53,10 +53,10 @@ func TestEndpointsComeIntoUse(t *testing.T) {
 	s.Retain(nil)
 	wantExposed(t, s, 0, 0)
 
-	large := inForce(t, many(withPool(endpoint("a", "/a"), "http://a", "http://b"), endpoint("b", "/b")), small, s)
+	inForce(t, many(withPool(endpoint("a", "/a"), "http://a", "http://b"), endpoint("b", "/b")), small, s)
 	wantExposed(t, s, 2, 3) // those that were in use stay so
 	s.Retain(nil)
-	large = inForce(t, many(endpoint("a", "/a"), withPool(endpoint("c", "/c"), "http://a", "http://b")), nil, s)
+	large := inForce(t, many(endpoint("a", "/a"), withPool(endpoint("c", "/c"), "http://a", "http://b")), nil, s)
 	wantExposed(t, s, 0, 0)
 	e := match(large, "/c")
 	wantExposed(t, s, 1, 2)

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"runtime"
+	"runtime/debug"
+	"testing"
+)
+
+func TestQuietly(t *testing.T) {
+	t.Setenv("GOGC", "")
+	before := debug.SetGCPercent(100)
+	defer debug.SetGCPercent(before)
+	for _, size := range []uint64{0, largeTable - 1, largeTable} {
+		done := 0
+		var during int
+		quietly(size, func() {
+			done++
+			during = debug.SetGCPercent(100)
+			debug.SetGCPercent(during)
+		})
+		if done != 1 {
+			t.Errorf("%d bytes: done %d times", size, done)
+		}
+		if quiet := during == busyGarbage; quiet != (size >= largeTable) {
+			t.Errorf("%d bytes: %d %% of garbage may wait", size, during)
+		}
+	}
+	t.Setenv("GOGC", "150")
+	debug.SetGCPercent(150)
+	quietly(largeTable, runtime.GC)
+	if after := debug.SetGCPercent(100); after != 150 {
+		t.Errorf("GOGC is set, and the program has made it %d", after)
+	}
+}
+
+func TestGarbagePercent(t *testing.T) {
+	for live, want := range map[uint64]int{0: 100, 3 << 20: 100, 16 << 20: 100, 32 << 20: 50, 1 << 30: busyGarbage} {
+		if got := garbagePercent(live); got != want {
+			t.Errorf("%d MiB live: %d %%, want %d", live>>20, got, want)
+		}
+	}
+}
