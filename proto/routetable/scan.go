@@ -21,7 +21,8 @@ const maxScanProblems = 10_000
 // table of 100,000 endpoints is hundreds of megabytes of messages.
 //
 // It calls each for the endpoints in their order, as long as there is no
-// problem, with where in encoded they are. The message is valid during the call.
+// problem, with where in encoded they are. The message is valid during the call, its
+// strings as long as nobody changes encoded.
 // What Scan returns as the table has every field but the endpoints. Ties are
 // left to a caller that knows which endpoints share a place, see CheckTies.
 //
@@ -35,13 +36,14 @@ func Scan(encoded []byte, each func(e *routetablev1.Endpoint, start, end int)) (
 	var v validation
 	v.before(rest)
 	d := newDigest(rest)
-	e := new(routetablev1.Endpoint)
+	var decoder decoder
 	before, i := "", 0
 	for start, end := range Endpoints(encoded) {
-		if err := proto.Unmarshal(encoded[start:end], e); err != nil {
+		e, err := decoder.decode(encoded[start:end])
+		if err != nil {
 			return nil, "", fmt.Errorf("decode the route table: endpoints[%d]: %w", i, err)
 		}
-		v.endpoint(where{list: "endpoints", index: i}, e)
+		v.endpoint(i, e)
 		if i > 0 {
 			v.order(i, before, e.GetName())
 		}

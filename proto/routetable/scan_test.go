@@ -125,6 +125,60 @@ func TestScan(t *testing.T) {
 	}
 }
 
+// Forms in which nobody encodes an endpoint, but which mean something: they mean
+// the same to Scan.
+func TestScanUnusualForms(t *testing.T) {
+	bytesField := func(number protowire.Number, content ...byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(nil, number, protowire.BytesType), content)
+	}
+	varint := func(number protowire.Number, v uint64) []byte {
+		return protowire.AppendVarint(protowire.AppendTag(nil, number, protowire.VarintType), v)
+	}
+	text := func(number protowire.Number, s string) []byte { return bytesField(number, []byte(s)...) }
+	backend := func(fields ...[]byte) []byte { return bytesField(7, slices.Concat(fields...)...) }
+	head := marshal(t, &routetablev1.RouteTable{Port: 80, Limits: limits()})
+	pool, times := backend(text(1, "http://h"), varint(2, 1)), bytesField(8, marshal(t, timeouts())...)
+	usual := slices.Concat(text(1, "/a"), text(2, "/a"), pool, times)
+	next := slices.Concat(text(1, "/z"), text(2, "/z"), pool, times)
+	for name, more := range map[string][]byte{
+		"nothing more":                     nil,
+		"name again":                       text(1, "/b"),
+		"empty name again":                 text(1, ""),
+		"exact again":                      text(2, "/b"),
+		"exact, then prefix":               text(3, "/b"),
+		"host":                             text(4, "a.example"),
+		"method of another type":           varint(5, 1),
+		"header with its name twice":       bytesField(6, slices.Concat(text(1, "x-a"), text(1, "x-b"), text(2, "v"))...),
+		"header without a name":            bytesField(6, text(2, "v")...),
+		"timeouts again":                   bytesField(8, bytesField(1, varint(1, 7)...)...),
+		"timeouts of another form":         bytesField(8, bytesField(3, varint(2, 1<<40)...)...),
+		"negative nanoseconds":             bytesField(8, bytesField(3, varint(2, 1<<64-1)...)...),
+		"unknown field in a duration":      bytesField(8, bytesField(3, varint(3, 1)...)...),
+		"unknown field in timeouts":        bytesField(8, varint(9, 1)...),
+		"replace_host":                     varint(9, 1),
+		"replace_host of 2":                varint(9, 2),
+		"replace_host, then not":           append(varint(9, 1), varint(9, 0)...),
+		"backend with its URL twice":       backend(text(1, "http://a"), text(1, "http://b"), varint(2, 1)),
+		"backend with its weight twice":    backend(text(1, "http://a"), varint(2, 1), varint(2, 2)),
+		"backend with a weight of 64 bits": backend(text(1, "http://a"), varint(2, 1<<32+1)),
+		"backend without a weight":         backend(text(1, "http://a")),
+		"long forms of numbers":            backend(text(1, "http://a"), []byte{2 << 3, 0x81, 0x80, 0x00}),
+		"long form of a tag":               {0x80 | 9<<3, 0x00, 1},
+		"field number 0":                   {0, 0},
+		"group":                            {10<<3 | 3, 10<<3 | 4},
+		"field of 64 bits":                 {10<<3 | 1, 1, 2, 3, 4, 5, 6, 7, 8},
+		"invalid UTF-8":                    text(4, "\xff"),
+		"cut short":                        {1<<3 | 2, 5, 'a'},
+		"varint without an end":            {9 << 3, 0xff},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, e := range [][]byte{append(bytes.Clone(usual), more...), append(bytes.Clone(more), usual...)} {
+				scan(t, slices.Concat(head, bytesField(3, e...), bytesField(3, next...)))
+			}
+		})
+	}
+}
+
 // A table of nothing but mistakes is not looked at to its end.
 func TestScanEndsAfterManyProblems(t *testing.T) {
 	_, _, err := routetable.Scan(bytes.Repeat([]byte{3<<3 | 2, 0}, 1_000_000), func(*routetablev1.Endpoint, int, int) { t.Error("called for an invalid endpoint") })

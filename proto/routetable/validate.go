@@ -56,7 +56,7 @@ func Validate(t *routetablev1.RouteTable) error {
 	}
 	v.before(t)
 	for i, e := range t.GetEndpoints() {
-		v.endpoint(where{list: "endpoints", index: i}, e)
+		v.endpoint(i, e)
 		if i > 0 {
 			v.order(i, t.GetEndpoints()[i-1].GetName(), e.GetName())
 		}
@@ -81,7 +81,10 @@ func (v *validation) after(t *routetablev1.RouteTable) {
 }
 
 // validation collects problems.
-type validation struct{ problems []error }
+type validation struct {
+	problems []error
+	at       where // of the endpoint that is being checked
+}
 
 // where is an element of a list, perhaps within another; its text is made only
 // for a problem.
@@ -135,8 +138,9 @@ func (v *validation) order(i int, before, name string) {
 	}
 }
 
-func (v *validation) endpoint(at where, e *routetablev1.Endpoint) {
-	w := &at
+func (v *validation) endpoint(number int, e *routetablev1.Endpoint) {
+	v.at = where{list: "endpoints", index: number}
+	w := &v.at
 	if e == nil {
 		v.report("", w, "is not set")
 		return

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"reverseproxy/dataplane/internal/table"
+	"reverseproxy/proto/routetable"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
@@ -73,23 +74,29 @@ func BenchmarkAppendTarget(b *testing.B) {
 	}
 }
 
-// BenchmarkNew also reports what a table keeps in memory, with its counters and
-// the strings of the message, per endpoint.
+// BenchmarkNew also reports what a table at rest keeps in memory, per endpoint.
 func BenchmarkNew(b *testing.B) {
 	for _, n := range []int{1000, 100_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			rt := sized(n)
-			before := heap()
+			encoded, version := encode(b, rt), routetable.Version(rt)
 			s := newState()
-			kept := compile(b, rt, s)
-			size := float64(heap()-before) / float64(n)
+			make := func() *table.Table {
+				tab, err := table.New(encoded, version, 1, s)
+				if err != nil {
+					b.Fatal(err)
+				}
+				return tab
+			}
+			before := heap()
+			kept := make()
+			size := float64(heap()-before+uint64(len(encoded))) / float64(n)
 			b.ReportAllocs()
 			for b.Loop() {
-				compile(b, rt, s)
+				make()
 			}
 			b.ReportMetric(size, "B/endpoint")
 			runtime.KeepAlive(kept)
-			runtime.KeepAlive(s)
 		})
 	}
 }
