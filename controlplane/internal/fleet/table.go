@@ -17,6 +17,12 @@ import (
 // newer table soon.
 const chunkSize = 256 << 10
 
+// gzipLevel packs route tables as tightly as the default in two thirds of the
+// time (100,000 endpoints: 13.3 MB to 1.245 MB in 114 ms, the default 1.250 MB in
+// 161 ms). Level 1 takes 38 ms, but what it leaves is 19 % larger for every data
+// plane of the fleet.
+const gzipLevel = 4
+
 // Table is one published route table with all that is sent of it. It is
 // immutable, except that superseded is closed once.
 type Table struct {
@@ -51,7 +57,10 @@ func newTable(rt *routetablev1.RouteTable, version string, accepted time.Time) (
 		return nil, fmt.Errorf("marshal route table: %w", err)
 	}
 	var packed bytes.Buffer
-	zip := gzip.NewWriter(&packed)
+	zip, err := gzip.NewWriterLevel(&packed, gzipLevel)
+	if err != nil {
+		return nil, fmt.Errorf("compress route table: %w", err)
+	}
 	if _, err := zip.Write(raw); err != nil {
 		return nil, fmt.Errorf("compress route table: %w", err)
 	}

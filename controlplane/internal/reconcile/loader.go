@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -181,12 +182,22 @@ func (l *Loader) handle(data []byte, err error) {
 
 // load makes the file's content the running configuration, or returns why not.
 func (l *Loader) load(data []byte) error {
+	defer giveBack(len(data))
 	rt, err := l.check(l.file.Path(), data, false)
 	if err != nil {
 		return err
 	}
 	_, _, err = l.publish(rt)
 	return err
+}
+
+// giveBack returns the memory to the system that a large text has taken while it
+// was read: ten times its size, and several times what is kept of it.
+func giveBack(size int) {
+	const large = 1 << 20
+	if size >= large {
+		debug.FreeOSMemory()
+	}
 }
 
 // check turns a text into a route table that may replace the running one.
@@ -279,6 +290,7 @@ func (l *Loader) Apply(ctx context.Context, name string, data []byte, force bool
 		return nil, false, nil, err
 	}
 	defer l.free()
+	defer giveBack(len(data))
 	rt, err := l.check(name, data, force)
 	if err != nil {
 		return nil, false, strings.Split(err.Error(), "\n"), nil
