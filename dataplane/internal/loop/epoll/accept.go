@@ -43,16 +43,9 @@ func (s *loops) Open(ctx context.Context, address string, port uint16, o *proxy.
 	if l.fd, err = duplicate(raw); err != nil {
 		return nil, err
 	}
-	_ = unix.SetsockoptInt(l.fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, int(deferTime/time.Second))
+	socket.DeferAccept(l.fd)
 	return l, nil
 }
-
-// deferTime is how long the kernel keeps a new connection to itself while its
-// client has not sent anything: clients of HTTP speak first, and a connection that
-// comes with its request costs one wake-up and not two. It is the shortest time
-// that the kernel knows, and the one after which it sends its part of the
-// handshake again.
-const deferTime = time.Second
 
 // duplicate returns another file descriptor for a socket of package net.
 func duplicate(raw syscall.RawConn) (fd int, err error) {
@@ -93,23 +86,7 @@ func (l *eventLoop) ignore(s *listener) {
 }
 
 // Leave implements driver.Socket.
-//
-// Connections whose clients have not sent anything yet are not in the queue, and
-// would be reset. First they are no longer deferred: the kernel sends its part of
-// the handshake again within deferTime, and the answer puts them into the queue.
-// Only then are new clients ignored, who will try again a second later: by then
-// the socket must be gone, or it would ignore them once more.
-func (s *listener) Leave(ctx context.Context) {
-	if unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 0) == nil {
-		select {
-		case <-time.After(deferTime + deferTime/8):
-		case <-ctx.Done():
-		}
-	}
-	if socket.IgnoreSYN(s.fd) {
-		socket.AwaitHandshakes(ctx)
-	}
-}
+func (s *listener) Leave(ctx context.Context) { socket.Leave(ctx, s.fd) }
 
 // Stop implements driver.Socket.
 func (s *listener) Stop() {

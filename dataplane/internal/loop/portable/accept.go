@@ -48,11 +48,7 @@ func (l *listener) Leave(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	ignores := false
-	_ = raw.Control(func(fd uintptr) { ignores = socket.IgnoreSYN(int(fd)) })
-	if ignores {
-		socket.AwaitHandshakes(ctx)
-	}
+	_ = raw.Control(func(fd uintptr) { socket.Leave(ctx, int(fd)) })
 }
 
 // Stop implements driver.Socket.

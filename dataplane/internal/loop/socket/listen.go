@@ -20,7 +20,7 @@ import (
 // (TCP_NODELAY) and is not probed (the session has deadlines of its own).
 func Listen(ctx context.Context, address string, port uint16) (*net.TCPListener, error) {
 	config := net.ListenConfig{Control: options, KeepAlive: -1}
-	config.SetMultipathTCP(false) // whose sockets know fewer options: see IgnoreSYN
+	config.SetMultipathTCP(false) // whose sockets know fewer options: see Leave
 	l, err := config.Listen(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(int(port))))
 	if err != nil {
 		return nil, err
