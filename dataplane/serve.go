@@ -76,7 +76,8 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 	subscriber := subscribe.New(subscribe.Options{
 		ControlPlanes: s.controlPlanes, ID: id, Labels: s.labels, Build: build(),
 		AdminAddress: adminServer.Addr().String(), Activator: activator, Store: subscribe.NewStore(stateDir),
-		Quietly: quietly, Totals: set.Totals, Log: log,
+		Quietly: func(size uint64, work func()) { quietly(size, activator.InForce() != nil, work) },
+		Totals:  set.Totals, Log: log,
 	})
 	registry.MustRegister(set, writer, activator, subscriber, buildInfo(), threadsGauge(threads), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
