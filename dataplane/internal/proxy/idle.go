@@ -10,7 +10,7 @@ import (
 
 const (
 	// maxResting is how many idle connections are kept per backend and engine.
-	maxResting = 256
+	maxResting = 1024
 	// unsafeRest is how long a connection may have rested to be given a request
 	// that cannot be sent again. Backends close what rests, many of them after a
 	// few seconds; the request that crosses that close is lost (RFC 9112 section
