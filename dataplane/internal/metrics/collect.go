@@ -41,23 +41,15 @@ func (s *Set) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements prometheus.Collector. It takes no lock that the request path
-// needs.
+// Collect implements prometheus.Collector.
 func (s *Set) Collect(ch chan<- prometheus.Metric) {
-	// What there is, first, so that the lock is not held for long.
-	type pair struct {
-		endpoint *Endpoint
-		backend  *Backend
-	}
-	var pairs []pair
+	// What there is, first, and the backends of one endpoint at a time, so that the
+	// lock is not held for long: an endpoint that comes into use waits for it.
 	s.mu.Lock()
 	endpoints := make([]*Endpoint, 0, len(s.endpoints)+1)
 	endpoints = append(endpoints, s.none)
 	for _, e := range s.endpoints {
 		endpoints = append(endpoints, e)
-		for b := e.backends; b != nil; b = b.next {
-			pairs = append(pairs, pair{e, b})
-		}
 	}
 	s.mu.Unlock()
 
@@ -69,11 +61,18 @@ func (s *Set) Collect(ch chan<- prometheus.Metric) {
 		}
 		c.value(connectionsDesc, prometheus.GaugeValue, float64(n), label)
 	}
+	var backends []*Backend
 	for _, e := range endpoints {
 		c.endpoint(e)
-	}
-	for _, p := range pairs {
-		c.backend(p.endpoint, p.backend)
+		backends = backends[:0]
+		s.mu.Lock()
+		for b := e.backends; b != nil; b = b.next {
+			backends = append(backends, b)
+		}
+		s.mu.Unlock()
+		for _, b := range backends {
+			c.backend(e, b)
+		}
 	}
 }
 
