@@ -109,11 +109,10 @@ func testLeaveWaitsForTheSilent(t *testing.T, bound, dialed string) {
 	}
 }
 
-// TestLeaveIgnoresNewClients: they try again, and find no trace of the socket.
+// TestLeaveIgnoresNewClients: they are neither connected nor refused.
 func TestLeaveIgnoresNewClients(t *testing.T) {
 	l, fd := listen(t, "127.0.0.1")
 	socket.Leave(t.Context(), fd)
-	// A connection is made or refused at once; one that is ignored is neither.
 	d := net.Dialer{Timeout: 50 * time.Millisecond}
 	c, err := d.Dial("tcp", l.Addr().String())
 	if err == nil {
@@ -126,19 +125,19 @@ func TestLeaveIgnoresNewClients(t *testing.T) {
 
 // TestLeaveEndsWithItsContext: nobody waits for the silent who does not want to.
 func TestLeaveEndsWithItsContext(t *testing.T) {
-	l, fd := listen(t, "127.0.0.1")
-	began := time.Now()
-	dial(t, l, "127.0.0.1")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	socket.Leave(ctx, fd)
-	_, err := accept(fd)
-	if time.Since(began) >= time.Second {
-		t.Skip("so slow a machine shows nothing: the kernel has handed over the client by now")
+	// In a second the kernel hands over a silent client in any case, and this test
+	// may be held up that long; but not each time.
+	for range 5 {
+		l, fd := listen(t, "127.0.0.1")
+		dial(t, l, "127.0.0.1")
+		socket.Leave(ctx, fd)
+		if _, err := accept(fd); err == unix.EAGAIN {
+			return
+		}
 	}
-	if err != unix.EAGAIN {
-		t.Errorf("got %v: the silent client was waited for", err)
-	}
+	t.Error("the silent client was waited for")
 }
 
 // listen returns a socket that defers connections.
@@ -186,12 +185,17 @@ func dial(t *testing.T, l *net.TCPListener, address string) net.Conn {
 	return c
 }
 
-// connecting skips the test where the kernel does not tell.
+// connecting skips the test where nobody is told, as in some containers.
 func connecting(t *testing.T, fd int) map[netip.AddrPort]struct{} {
 	t.Helper()
 	got, err := socket.Connecting(fd)
+	for _, untold := range []error{syscall.EPERM, syscall.EACCES, syscall.ENOENT, syscall.EAFNOSUPPORT, syscall.EPROTONOSUPPORT} {
+		if errors.Is(err, untold) {
+			t.Skip(err)
+		}
+	}
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	return got
 }
