@@ -74,3 +74,22 @@ func TestConcurrentUse(t *testing.T) {
 		t.Errorf("%d in flight in the end", n)
 	}
 }
+
+func TestMember(t *testing.T) {
+	m := backend.NewMember(backend.NewRegistry().State("a:80"))
+	if m.State.Addr() != "a:80" || !m.Usable() {
+		t.Errorf("a new member of %s is usable: %v", m.State.Addr(), m.Usable())
+	}
+	for i, step := range []struct {
+		do   func(bool)
+		to   bool
+		want bool
+	}{
+		{m.SetHealthy, false, false}, {m.SetHealthy, false, false}, {m.SetHealthy, true, true},
+		{m.SetEjected, true, false}, {m.SetHealthy, false, false}, {m.SetEjected, false, false}, {m.SetHealthy, true, true},
+	} {
+		if step.do(step.to); m.Usable() != step.want {
+			t.Errorf("after step %d it is usable: %v", i, m.Usable())
+		}
+	}
+}

@@ -146,7 +146,8 @@ const (
 // to a route table, and is a good part of what a connection weighs.
 type request struct {
 	endpoint *table.Endpoint // nil: none takes it, or it is answered here
-	backend  *table.Backend  // nil until chosen
+	member   *table.Member   // nil until chosen
+	choice   table.Choice    // what it is chosen by
 	counters *metrics.Endpoint
 	started  int64 // when the head was complete
 	chosen   int64 // when the backend was chosen

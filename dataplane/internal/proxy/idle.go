@@ -116,8 +116,9 @@ func (l *idleList) remove(b *Conn) {
 // dial opens a new connection for the request of c.
 func (e *Engine) dial(c *Conn) *Conn {
 	x := c.x
-	b := e.d.Dial(x.backend.State.Addr(), x.endpoint.ConnectTimeout)
-	b.state, b.backend = dialing, x.backend.State
+	s := x.member.Health.State
+	b := e.d.Dial(s.Addr(), x.endpoint.ConnectTimeout)
+	b.state, b.backend = dialing, s
 	b.peer, c.peer = c, b
 	return b
 }

@@ -163,8 +163,8 @@ func (e *Engine) endNote(c *Conn, code int) {
 		if x.endpoint != nil {
 			l.Endpoint = x.endpoint.Name
 		}
-		if x.backend != nil {
-			l.URL = x.backend.URL
+		if x.member != nil {
+			l.URL = x.member.URL
 		}
 		if n.at > 0 {
 			l.Backend = time.Duration(n.at - x.chosen)

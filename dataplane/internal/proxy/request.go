@@ -165,17 +165,17 @@ var rootPath = []byte("/")
 // forward gives the request in e.req to a backend.
 func (e *Engine) forward(c *Conn, body []byte) {
 	r, x := &e.req, c.x
-	to := x.endpoint.Pool.Next()
+	to := x.endpoint.Pool.Pick(&x.choice)
 	if to == nil {
 		e.answer(c, 503)
 		return
 	}
-	x.backend, x.chosen = to, e.now
+	x.member, x.chosen = to, e.now
 	x.upgrade = upgradable(r)
 	x.expects = r.ExpectContinue && r.Minor > 0 && len(body) == 0 && !x.done
-	to.State.Begin()
+	to.Health.State.Begin()
 
-	e.target = x.endpoint.AppendTarget(e.target[:0], to, &e.query)
+	e.target = x.endpoint.AppendTarget(e.target[:0], to.Backend, &e.query)
 	out := appendRequestHead(e.scratch, r, c.remote, e.target, to.Host, x.endpoint.ReplaceHost, x.upgrade, x.note.requestID())
 	apart := body
 	if len(body) < gatherSize {
@@ -188,7 +188,7 @@ func (e *Engine) forward(c *Conn, body []byte) {
 	replay := repeatable && !x.upgrade && len(out)+len(apart) <= maxHeld
 	var b *Conn
 	if replay || !repeatable {
-		b = e.takeIdle(to.State, replay)
+		b = e.takeIdle(to.Health.State, replay)
 	}
 	if b == nil {
 		b = e.dial(c)

@@ -126,7 +126,8 @@ func (e *Engine) response(b *Conn, p []byte) {
 	x.responded, x.code = true, r.Status
 	x.out += uint64(len(out) + len(apart))
 	x.note.answered(e.now, head)
-	x.backend.Metrics.Response(e.shard, r.Status, time.Duration(e.now-x.chosen))
+	x.member.Metrics.Response(e.shard, r.Status, time.Duration(e.now-x.chosen))
+	x.member.Health.Succeeded()
 	e.send(c, out, apart)
 	e.put(out)
 	b.state = relaying
@@ -316,14 +317,15 @@ func (e *Engine) release(c *Conn) {
 // failed counts an error of the backend, the first of a request only.
 func (e *Engine) failed(c *Conn, why metrics.Reason) {
 	x := c.x
-	if x.failed || x.backend == nil {
+	if x.failed || x.member == nil {
 		return
 	}
 	x.failed = true
 	if x.note != nil {
 		x.note.why = why
 	}
-	x.backend.Metrics.Error(e.shard, why)
+	x.member.Metrics.Error(e.shard, why)
+	x.member.Health.Failed()
 }
 
 // end counts a request whose exchange is over. Only once for each begin.
@@ -333,8 +335,8 @@ func (e *Engine) end(c *Conn, code int) {
 	if x.counters == nil {
 		return
 	}
-	if x.backend != nil {
-		x.backend.State.End()
+	if x.member != nil {
+		x.member.Health.State.End()
 	}
 	until := e.now
 	if x.switched > 0 {
@@ -349,7 +351,7 @@ func (e *Engine) end(c *Conn, code int) {
 	if x.note != nil {
 		e.endNote(c, code)
 	}
-	x.backend, x.endpoint = nil, nil
+	x.member, x.endpoint = nil, nil
 }
 
 var methodNames = [...]string{

@@ -23,7 +23,8 @@ func (e *Engine) switchProtocols(b *Conn, p []byte) {
 	out = append(out, p...)
 	x.responded, x.code, x.switched = true, 101, e.now
 	x.out += uint64(len(out))
-	x.backend.Metrics.Response(e.shard, 101, time.Duration(e.now-x.chosen))
+	x.member.Metrics.Response(e.shard, 101, time.Duration(e.now-x.chosen))
+	x.member.Health.Succeeded()
 	e.become(c, tunnel)
 	b.state = tunnel
 	e.d.Send(c, out)

@@ -23,7 +23,7 @@ func TestMatchDoesNotAllocate(t *testing.T) {
 		dst := make([]byte, 0, 100)
 		if n := testing.AllocsPerRun(100, func() {
 			if e := tab.Match(q).Endpoint; e != nil {
-				dst = e.AppendTarget(dst[:0], e.Pool.Next(), q)
+				dst = e.AppendTarget(dst[:0], e.Pool.Pick(&table.Choice{}).Backend, q)
 			}
 		}); n != 0 {
 			t.Errorf("%s%s: %v allocations", target.host, target.path, n)

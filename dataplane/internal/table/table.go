@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"reverseproxy/dataplane/internal/accesslog"
-	"reverseproxy/dataplane/internal/backend"
 	"reverseproxy/dataplane/internal/metrics"
 	"reverseproxy/proto/routetable"
 )
@@ -74,7 +73,6 @@ type Backend struct {
 	Weight  uint32
 	path    uint16 // where the URL's path ends
 	query   uint16 // where its query starts
-	State   *backend.State
 	Metrics *metrics.Backend
 }
 

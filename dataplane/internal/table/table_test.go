@@ -136,10 +136,11 @@ func TestNew(t *testing.T) {
 		Weight          uint32
 	}
 	var backends []seen
-	for _, b := range e.Pool.Backends {
-		backends = append(backends, seen{b.URL, b.Host, b.State.Addr(), b.Weight})
-		if b.State != s.Backends.State(b.State.Addr()) || b.Metrics != e.Metrics.Backend(b.URL) {
-			t.Errorf("%s has state or counters of its own", b.URL)
+	for _, m := range e.Pool.Members() {
+		state := m.Health.State
+		backends = append(backends, seen{m.URL, m.Host, state.Addr(), m.Weight})
+		if state != s.Backends.State(state.Addr()) || m.Metrics != e.Metrics.Backend(m.URL) {
+			t.Errorf("%s has state or counters of its own", m.URL)
 		}
 	}
 	if diff := cmp.Diff([]seen{

@@ -55,14 +55,11 @@ func (t *Table) firstUse(i uint32) *Endpoint {
 	if t.number < s.retained {
 		// Of a request that has taken so long from the table to the endpoint that
 		// the next table is in force. Nobody will look for its counters.
-		e.join(s.Metrics.Detached(e.Name), addresses, s.Backends)
+		e.join(s.Metrics.Detached(e.Name), addresses, s.Backends, nil)
 		t.used[i].Store(e)
 		return e
 	}
-	e.join(s.Metrics.Endpoint(e.Name), addresses, s.Backends)
-	if before := s.known[e.Name]; before != nil && before.Pool.same(e.Pool) {
-		e.Pool = before.Pool
-	}
+	e.join(s.Metrics.Endpoint(e.Name), addresses, s.Backends, s.known[e.Name])
 	if s.known == nil {
 		s.known = map[string]*Endpoint{}
 	}
@@ -91,7 +88,8 @@ func (t *Table) unfold(w *routetablev1.Endpoint) (e *Endpoint, addresses []strin
 		e.headers = append(e.headers, header{m.GetName(), m.GetValue()})
 	}
 	backends := make([]Backend, len(w.GetPool()))
-	e.Pool = &Pool{Backends: make([]*Backend, len(backends)), schedule: t.cycles.of(w.GetPool())}
+	var few [16]uint32
+	e.Pool = &Pool{Backends: make([]*Backend, len(backends)), cycle: t.cycles.of(appendWeights(few[:0], w.GetPool()))}
 	addresses = make([]string, len(backends))
 	for i, b := range w.GetPool() {
 		u, err := routetable.ParseBackendURL(b.GetUrl())
@@ -110,14 +108,40 @@ func (t *Table) unfold(w *routetablev1.Endpoint) (e *Endpoint, addresses []strin
 	return e, addresses
 }
 
-// join connects an endpoint with what outlives tables.
-func (e *Endpoint) join(m *metrics.Endpoint, addresses []string, states *backend.Registry) {
+// join connects an endpoint with what outlives tables. before is the one of its name
+// that was in use before, nil if there was none.
+func (e *Endpoint) join(m *metrics.Endpoint, addresses []string, states *backend.Registry, before *Endpoint) {
 	e.Metrics = m
-	for i, b := range e.Pool.Backends {
-		b.State, b.Metrics = states.State(addresses[i]), m.Backend(b.URL)
-		b.Metrics.Track(b.State)
+	if before != nil && before.Pool.same(e.Pool) {
+		e.Pool = before.Pool
+		return
 	}
+	known := map[identity]*backend.Member{}
+	if before != nil {
+		for _, m := range before.Pool.members {
+			known[m.identity()] = m.Health
+		}
+	}
+	p := e.Pool
+	members := make([]Member, len(p.Backends))
+	p.members = make([]*Member, len(members))
+	for i, b := range p.Backends {
+		id := identity{b.URL, addresses[i]}
+		if known[id] == nil {
+			known[id] = backend.NewMember(states.State(id.address))
+		}
+		members[i] = Member{b, known[id]}
+		p.members[i] = &members[i]
+		b.Metrics = m.Backend(b.URL)
+		b.Metrics.Track(members[i].Health.State)
+	}
+	p.view.Store(p.look(new(atomic.Uint64)))
 }
+
+// identity is what a member of an endpoint is known by.
+type identity struct{ url, address string }
+
+func (m *Member) identity() identity { return identity{m.URL, m.Health.State.Addr()} }
 
 // Warm brings those endpoints into use that are in prev (nil: none), all of a
 // table that is not large, so that requests find them so when the table comes

@@ -99,7 +99,9 @@ func TestRetain(t *testing.T) {
 	if diff := cmp.Diff(map[string]bool{"kept:1": true, "kept:2": true}, s.Backends.Addresses()); diff != "" {
 		t.Errorf("backends that are known (-want +got):\n%s", diff)
 	}
-	if now := match(second, "/e"); now.Metrics != e.Metrics || now.Pool.Backends[0].State != e.Pool.Backends[2].State || now.Pool.Backends[0].Metrics != e.Pool.Backends[2].Metrics {
+	now := match(second, "/e")
+	is, was := now.Pool.Members()[0], e.Pool.Members()[2]
+	if now.Metrics != e.Metrics || is.Health != was.Health || is.Metrics != was.Metrics {
 		t.Error("what has stayed has new counters")
 	}
 	third := inForce(t, many(endpoint("gone", "/gone")), second, s)
@@ -140,8 +142,8 @@ func TestFirstUseInAnOldTable(t *testing.T) {
 	for _, path := range []string{"/gone", "/e"} {
 		e := match(first, path)
 		e.Metrics.Begin(0)
-		if b := e.Pool.Next(); b.State == nil || b.Metrics == nil || match(first, path) != e {
-			t.Errorf("%s: endpoint %+v with backend %+v", path, e, b)
+		if m := pick(e.Pool); m.Health == nil || m.Metrics == nil || match(first, path) != e {
+			t.Errorf("%s: endpoint %+v with member %+v", path, e, m)
 		}
 	}
 	wantExposed(t, s, 0, 0)
@@ -178,7 +180,7 @@ func TestConcurrentFirstUse(t *testing.T) {
 				default:
 				}
 				tab := live.Load()
-				own[match(tab, "/e").Pool.Next().Host]++
+				own[pick(match(tab, "/e").Pool).Host]++
 				path := fmt.Sprintf("/%04d", n%1000)
 				if e := match(tab, path); e.Name != path || match(tab, path) != e {
 					t.Errorf("%s is %q", path, e.Name)
