@@ -91,7 +91,10 @@ func (DataPlaneState) EnumDescriptor() ([]byte, []int) {
 
 // StatusRequest asks for the whole fleet.
 type StatusRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The data planes are to report on the drained backends. The answer does not wait
+	// for that; one that is asked for a little later has it.
+	Ask           bool `protobuf:"varint,1,opt,name=ask,proto3" json:"ask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -126,6 +129,13 @@ func (*StatusRequest) Descriptor() ([]byte, []int) {
 	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{0}
 }
 
+func (x *StatusRequest) GetAsk() bool {
+	if x != nil {
+		return x.Ask
+	}
+	return false
+}
+
 // StatusResponse is the fleet at one moment.
 type StatusResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -139,9 +149,13 @@ type StatusResponse struct {
 	Dataplanes []*DataPlane `protobuf:"bytes,4,rep,name=dataplanes,proto3" json:"dataplanes,omitempty"`
 	// The run of the control plane that answers, random: another one has begun
 	// with no data planes, so that one which is missing may not have come back yet.
-	RunId         string `protobuf:"bytes,5,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RunId string `protobuf:"bytes,5,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	// Every backend that was drained with Drain, sorted by URL.
+	Draining []*DrainedBackend `protobuf:"bytes,6,rep,name=draining,proto3" json:"draining,omitempty"`
+	// Backends, by URL, that some data plane cannot use at the moment.
+	UnhealthyBackends uint32 `protobuf:"varint,7,opt,name=unhealthy_backends,json=unhealthyBackends,proto3" json:"unhealthy_backends,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
@@ -209,6 +223,177 @@ func (x *StatusResponse) GetRunId() string {
 	return ""
 }
 
+func (x *StatusResponse) GetDraining() []*DrainedBackend {
+	if x != nil {
+		return x.Draining
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetUnhealthyBackends() uint32 {
+	if x != nil {
+		return x.UnhealthyBackends
+	}
+	return 0
+}
+
+// DrainedBackend is a backend that gets no new requests.
+type DrainedBackend struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pool URL.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// Whether the file has it in a pool.
+	Configured bool `protobuf:"varint,2,opt,name=configured,proto3" json:"configured,omitempty"`
+	// Requests in flight to it, as far as the data planes have told.
+	InFlight uint64 `protobuf:"varint,3,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	// Data planes that have such requests.
+	DataPlanes uint32 `protobuf:"varint,4,opt,name=data_planes,json=dataPlanes,proto3" json:"data_planes,omitempty"`
+	// Every data plane of which it is not known that it runs the desired version and
+	// has no request in flight to the backend.
+	Holders       []*DrainHolder `protobuf:"bytes,5,rep,name=holders,proto3" json:"holders,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainedBackend) Reset() {
+	*x = DrainedBackend{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainedBackend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainedBackend) ProtoMessage() {}
+
+func (x *DrainedBackend) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainedBackend.ProtoReflect.Descriptor instead.
+func (*DrainedBackend) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *DrainedBackend) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *DrainedBackend) GetConfigured() bool {
+	if x != nil {
+		return x.Configured
+	}
+	return false
+}
+
+func (x *DrainedBackend) GetInFlight() uint64 {
+	if x != nil {
+		return x.InFlight
+	}
+	return 0
+}
+
+func (x *DrainedBackend) GetDataPlanes() uint32 {
+	if x != nil {
+		return x.DataPlanes
+	}
+	return 0
+}
+
+func (x *DrainedBackend) GetHolders() []*DrainHolder {
+	if x != nil {
+		return x.Holders
+	}
+	return nil
+}
+
+// DrainHolder is a data plane that may have requests in flight to a drained backend.
+type DrainHolder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The session of its stream.
+	SessionId string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// Whether it has told, about the version that is desired now, how many are in
+	// flight.
+	Told bool `protobuf:"varint,3,opt,name=told,proto3" json:"told,omitempty"`
+	// How many, when it has told about any version.
+	InFlight      uint64 `protobuf:"varint,4,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainHolder) Reset() {
+	*x = DrainHolder{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainHolder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainHolder) ProtoMessage() {}
+
+func (x *DrainHolder) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainHolder.ProtoReflect.Descriptor instead.
+func (*DrainHolder) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *DrainHolder) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DrainHolder) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *DrainHolder) GetTold() bool {
+	if x != nil {
+		return x.Told
+	}
+	return false
+}
+
+func (x *DrainHolder) GetInFlight() uint64 {
+	if x != nil {
+		return x.InFlight
+	}
+	return 0
+}
+
 // ConfigStatus is the state of the watched file.
 type ConfigStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -231,7 +416,7 @@ type ConfigStatus struct {
 
 func (x *ConfigStatus) Reset() {
 	*x = ConfigStatus{}
-	mi := &file_fleet_v1_fleet_proto_msgTypes[2]
+	mi := &file_fleet_v1_fleet_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -243,7 +428,7 @@ func (x *ConfigStatus) String() string {
 func (*ConfigStatus) ProtoMessage() {}
 
 func (x *ConfigStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_v1_fleet_proto_msgTypes[2]
+	mi := &file_fleet_v1_fleet_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -256,7 +441,7 @@ func (x *ConfigStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigStatus.ProtoReflect.Descriptor instead.
 func (*ConfigStatus) Descriptor() ([]byte, []int) {
-	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{2}
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ConfigStatus) GetFile() string {
@@ -336,7 +521,7 @@ type DataPlane struct {
 
 func (x *DataPlane) Reset() {
 	*x = DataPlane{}
-	mi := &file_fleet_v1_fleet_proto_msgTypes[3]
+	mi := &file_fleet_v1_fleet_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -348,7 +533,7 @@ func (x *DataPlane) String() string {
 func (*DataPlane) ProtoMessage() {}
 
 func (x *DataPlane) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_v1_fleet_proto_msgTypes[3]
+	mi := &file_fleet_v1_fleet_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -361,7 +546,7 @@ func (x *DataPlane) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataPlane.ProtoReflect.Descriptor instead.
 func (*DataPlane) Descriptor() ([]byte, []int) {
-	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{3}
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DataPlane) GetId() string {
@@ -470,7 +655,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_fleet_v1_fleet_proto_msgTypes[4]
+	mi := &file_fleet_v1_fleet_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -482,7 +667,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_v1_fleet_proto_msgTypes[4]
+	mi := &file_fleet_v1_fleet_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -495,7 +680,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{4}
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ApplyRequest) GetConfig() []byte {
@@ -537,7 +722,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_fleet_v1_fleet_proto_msgTypes[5]
+	mi := &file_fleet_v1_fleet_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -549,7 +734,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_v1_fleet_proto_msgTypes[5]
+	mi := &file_fleet_v1_fleet_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -562,7 +747,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{5}
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ApplyResponse) GetProblems() []string {
@@ -608,7 +793,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_fleet_v1_fleet_proto_msgTypes[6]
+	mi := &file_fleet_v1_fleet_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -620,7 +805,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_v1_fleet_proto_msgTypes[6]
+	mi := &file_fleet_v1_fleet_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -633,7 +818,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{6}
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ExplainRequest) GetMethod() string {
@@ -670,7 +855,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_fleet_v1_fleet_proto_msgTypes[7]
+	mi := &file_fleet_v1_fleet_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +867,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_v1_fleet_proto_msgTypes[7]
+	mi := &file_fleet_v1_fleet_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +880,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{7}
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Header) GetName() string {
@@ -734,7 +919,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_fleet_v1_fleet_proto_msgTypes[8]
+	mi := &file_fleet_v1_fleet_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -746,7 +931,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_v1_fleet_proto_msgTypes[8]
+	mi := &file_fleet_v1_fleet_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -759,7 +944,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{8}
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ExplainResponse) GetStatus() uint32 {
@@ -821,7 +1006,7 @@ type BackendRequest struct {
 
 func (x *BackendRequest) Reset() {
 	*x = BackendRequest{}
-	mi := &file_fleet_v1_fleet_proto_msgTypes[9]
+	mi := &file_fleet_v1_fleet_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +1018,7 @@ func (x *BackendRequest) String() string {
 func (*BackendRequest) ProtoMessage() {}
 
 func (x *BackendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_v1_fleet_proto_msgTypes[9]
+	mi := &file_fleet_v1_fleet_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +1031,7 @@ func (x *BackendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendRequest.ProtoReflect.Descriptor instead.
 func (*BackendRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{9}
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *BackendRequest) GetUrl() string {
@@ -890,7 +1075,7 @@ type Mismatch struct {
 
 func (x *Mismatch) Reset() {
 	*x = Mismatch{}
-	mi := &file_fleet_v1_fleet_proto_msgTypes[10]
+	mi := &file_fleet_v1_fleet_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +1087,7 @@ func (x *Mismatch) String() string {
 func (*Mismatch) ProtoMessage() {}
 
 func (x *Mismatch) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_v1_fleet_proto_msgTypes[10]
+	mi := &file_fleet_v1_fleet_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +1100,7 @@ func (x *Mismatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mismatch.ProtoReflect.Descriptor instead.
 func (*Mismatch) Descriptor() ([]byte, []int) {
-	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{10}
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Mismatch) GetEndpoint() string {
@@ -932,12 +1117,543 @@ func (x *Mismatch) GetReason() string {
 	return ""
 }
 
+// BackendsRequest asks for backends.
+type BackendsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the endpoint whose backends are wanted, in pool order; empty: those of
+	// all endpoints, the busiest first.
+	Endpoint string `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// How many, at most; 0: all.
+	Limit uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// The data planes are to report first; those that take long are not waited for.
+	Ask           bool `protobuf:"varint,3,opt,name=ask,proto3" json:"ask,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackendsRequest) Reset() {
+	*x = BackendsRequest{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackendsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackendsRequest) ProtoMessage() {}
+
+func (x *BackendsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackendsRequest.ProtoReflect.Descriptor instead.
+func (*BackendsRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *BackendsRequest) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *BackendsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *BackendsRequest) GetAsk() bool {
+	if x != nil {
+		return x.Ask
+	}
+	return false
+}
+
+// BackendsResponse is the backends at one moment.
+type BackendsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The desired version.
+	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// Its revision.
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The backends.
+	Backends []*BackendStatus `protobuf:"bytes,3,rep,name=backends,proto3" json:"backends,omitempty"`
+	// Backends beyond the limit.
+	BackendsOmitted uint32 `protobuf:"varint,4,opt,name=backends_omitted,json=backendsOmitted,proto3" json:"backends_omitted,omitempty"`
+	// Data planes that are connected and not silent: those that are counted.
+	DataPlanes uint32 `protobuf:"varint,5,opt,name=data_planes,json=dataPlanes,proto3" json:"data_planes,omitempty"`
+	// Sums over all backends, also of those that are left out.
+	RequestsPerSecond float64 `protobuf:"fixed64,6,opt,name=requests_per_second,json=requestsPerSecond,proto3" json:"requests_per_second,omitempty"`
+	// Those of them that failed.
+	FailuresPerSecond float64 `protobuf:"fixed64,7,opt,name=failures_per_second,json=failuresPerSecond,proto3" json:"failures_per_second,omitempty"`
+	// Requests in flight.
+	InFlight uint64 `protobuf:"varint,8,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	// The control plane had no room for all reports: figures are too low.
+	Incomplete    bool `protobuf:"varint,9,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackendsResponse) Reset() {
+	*x = BackendsResponse{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackendsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackendsResponse) ProtoMessage() {}
+
+func (x *BackendsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackendsResponse.ProtoReflect.Descriptor instead.
+func (*BackendsResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *BackendsResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *BackendsResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *BackendsResponse) GetBackends() []*BackendStatus {
+	if x != nil {
+		return x.Backends
+	}
+	return nil
+}
+
+func (x *BackendsResponse) GetBackendsOmitted() uint32 {
+	if x != nil {
+		return x.BackendsOmitted
+	}
+	return 0
+}
+
+func (x *BackendsResponse) GetDataPlanes() uint32 {
+	if x != nil {
+		return x.DataPlanes
+	}
+	return 0
+}
+
+func (x *BackendsResponse) GetRequestsPerSecond() float64 {
+	if x != nil {
+		return x.RequestsPerSecond
+	}
+	return 0
+}
+
+func (x *BackendsResponse) GetFailuresPerSecond() float64 {
+	if x != nil {
+		return x.FailuresPerSecond
+	}
+	return 0
+}
+
+func (x *BackendsResponse) GetInFlight() uint64 {
+	if x != nil {
+		return x.InFlight
+	}
+	return 0
+}
+
+func (x *BackendsResponse) GetIncomplete() bool {
+	if x != nil {
+		return x.Incomplete
+	}
+	return false
+}
+
+// BackendStatus is one backend of one endpoint, over the data planes that have
+// reported on it: those on which the endpoint is in use.
+type BackendStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the endpoint.
+	Endpoint string `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// The pool URL.
+	Url string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
+	// Its weight in the desired route table.
+	Weight uint32 `protobuf:"varint,3,opt,name=weight,proto3" json:"weight,omitempty"`
+	// Whether it was drained with Drain.
+	Draining bool `protobuf:"varint,4,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Data planes that have reported on it.
+	DataPlanes uint32 `protobuf:"varint,5,opt,name=data_planes,json=dataPlanes,proto3" json:"data_planes,omitempty"`
+	// Those of them that can use it.
+	Healthy uint32 `protobuf:"varint,6,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	// Why the others cannot, the most frequent first; at most 10.
+	Troubles []*Trouble `protobuf:"bytes,7,rep,name=troubles,proto3" json:"troubles,omitempty"`
+	// Requests given to it since the data planes started.
+	Requests uint64 `protobuf:"varint,8,opt,name=requests,proto3" json:"requests,omitempty"`
+	// Those of them that failed: an error, or a status of 500 or more.
+	Failures uint64 `protobuf:"varint,9,opt,name=failures,proto3" json:"failures,omitempty"`
+	// Requests per second, in the time before the last reports.
+	RequestsPerSecond float64 `protobuf:"fixed64,10,opt,name=requests_per_second,json=requestsPerSecond,proto3" json:"requests_per_second,omitempty"`
+	// Failures per second.
+	FailuresPerSecond float64 `protobuf:"fixed64,11,opt,name=failures_per_second,json=failuresPerSecond,proto3" json:"failures_per_second,omitempty"`
+	// Requests in flight; a tunnel is one.
+	InFlight      uint64 `protobuf:"varint,12,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackendStatus) Reset() {
+	*x = BackendStatus{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackendStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackendStatus) ProtoMessage() {}
+
+func (x *BackendStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackendStatus.ProtoReflect.Descriptor instead.
+func (*BackendStatus) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *BackendStatus) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *BackendStatus) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *BackendStatus) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *BackendStatus) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *BackendStatus) GetDataPlanes() uint32 {
+	if x != nil {
+		return x.DataPlanes
+	}
+	return 0
+}
+
+func (x *BackendStatus) GetHealthy() uint32 {
+	if x != nil {
+		return x.Healthy
+	}
+	return 0
+}
+
+func (x *BackendStatus) GetTroubles() []*Trouble {
+	if x != nil {
+		return x.Troubles
+	}
+	return nil
+}
+
+func (x *BackendStatus) GetRequests() uint64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *BackendStatus) GetFailures() uint64 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *BackendStatus) GetRequestsPerSecond() float64 {
+	if x != nil {
+		return x.RequestsPerSecond
+	}
+	return 0
+}
+
+func (x *BackendStatus) GetFailuresPerSecond() float64 {
+	if x != nil {
+		return x.FailuresPerSecond
+	}
+	return 0
+}
+
+func (x *BackendStatus) GetInFlight() uint64 {
+	if x != nil {
+		return x.InFlight
+	}
+	return 0
+}
+
+// Trouble is why data planes cannot use a backend.
+type Trouble struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reason, for people.
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How many of them have it.
+	DataPlanes    uint32 `protobuf:"varint,2,opt,name=data_planes,json=dataPlanes,proto3" json:"data_planes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trouble) Reset() {
+	*x = Trouble{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trouble) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trouble) ProtoMessage() {}
+
+func (x *Trouble) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trouble.ProtoReflect.Descriptor instead.
+func (*Trouble) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Trouble) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Trouble) GetDataPlanes() uint32 {
+	if x != nil {
+		return x.DataPlanes
+	}
+	return 0
+}
+
+// DrainRequest drains a backend.
+type DrainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pool URL, as in the file.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// Take it back.
+	Undrain bool `protobuf:"varint,2,opt,name=undrain,proto3" json:"undrain,omitempty"`
+	// Drain it also when an endpoint has no other backend left.
+	Force         bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainRequest) Reset() {
+	*x = DrainRequest{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainRequest) ProtoMessage() {}
+
+func (x *DrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
+func (*DrainRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *DrainRequest) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *DrainRequest) GetUndrain() bool {
+	if x != nil {
+		return x.Undrain
+	}
+	return false
+}
+
+func (x *DrainRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+// DrainResponse says what became of it.
+type DrainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Version that is now desired.
+	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// Its revision.
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// False when it was drained already.
+	Changed bool `protobuf:"varint,3,opt,name=changed,proto3" json:"changed,omitempty"`
+	// Whether it outlives a restart of the control plane.
+	Kept bool `protobuf:"varint,4,opt,name=kept,proto3" json:"kept,omitempty"`
+	// Endpoints that have the backend in their pool.
+	Endpoints     uint32 `protobuf:"varint,5,opt,name=endpoints,proto3" json:"endpoints,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainResponse) Reset() {
+	*x = DrainResponse{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainResponse) ProtoMessage() {}
+
+func (x *DrainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
+func (*DrainResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *DrainResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *DrainResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *DrainResponse) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+func (x *DrainResponse) GetKept() bool {
+	if x != nil {
+		return x.Kept
+	}
+	return false
+}
+
+func (x *DrainResponse) GetEndpoints() uint32 {
+	if x != nil {
+		return x.Endpoints
+	}
+	return 0
+}
+
 var File_fleet_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_fleet_v1_fleet_proto_rawDesc = "" +
 	"\n" +
-	"\x14fleet/v1/fleet.proto\x12\bfleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n" +
-	"\rStatusRequest\"\xc2\x01\n" +
+	"\x14fleet/v1/fleet.proto\x12\bfleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"!\n" +
+	"\rStatusRequest\x12\x10\n" +
+	"\x03ask\x18\x01 \x01(\bR\x03ask\"\xa7\x02\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12.\n" +
@@ -945,7 +1661,24 @@ const file_fleet_v1_fleet_proto_rawDesc = "" +
 	"\n" +
 	"dataplanes\x18\x04 \x03(\v2\x13.fleet.v1.DataPlaneR\n" +
 	"dataplanes\x12\x15\n" +
-	"\x06run_id\x18\x05 \x01(\tR\x05runId\"\xbb\x01\n" +
+	"\x06run_id\x18\x05 \x01(\tR\x05runId\x124\n" +
+	"\bdraining\x18\x06 \x03(\v2\x18.fleet.v1.DrainedBackendR\bdraining\x12-\n" +
+	"\x12unhealthy_backends\x18\a \x01(\rR\x11unhealthyBackends\"\xb1\x01\n" +
+	"\x0eDrainedBackend\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x1e\n" +
+	"\n" +
+	"configured\x18\x02 \x01(\bR\n" +
+	"configured\x12\x1b\n" +
+	"\tin_flight\x18\x03 \x01(\x04R\binFlight\x12\x1f\n" +
+	"\vdata_planes\x18\x04 \x01(\rR\n" +
+	"dataPlanes\x12/\n" +
+	"\aholders\x18\x05 \x03(\v2\x15.fleet.v1.DrainHolderR\aholders\"m\n" +
+	"\vDrainHolder\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x02 \x01(\tR\tsessionId\x12\x12\n" +
+	"\x04told\x18\x03 \x01(\bR\x04told\x12\x1b\n" +
+	"\tin_flight\x18\x04 \x01(\x04R\binFlight\"\xbb\x01\n" +
 	"\fConfigStatus\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x0e\n" +
 	"\x02ok\x18\x02 \x01(\bR\x02ok\x12\x14\n" +
@@ -1004,18 +1737,66 @@ const file_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x04host\x18\x04 \x01(\tR\x04host\">\n" +
 	"\bMismatch\x12\x1a\n" +
 	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason*\xcc\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"U\n" +
+	"\x0fBackendsRequest\x12\x1a\n" +
+	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x10\n" +
+	"\x03ask\x18\x03 \x01(\bR\x03ask\"\xe6\x02\n" +
+	"\x10BackendsResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x123\n" +
+	"\bbackends\x18\x03 \x03(\v2\x17.fleet.v1.BackendStatusR\bbackends\x12)\n" +
+	"\x10backends_omitted\x18\x04 \x01(\rR\x0fbackendsOmitted\x12\x1f\n" +
+	"\vdata_planes\x18\x05 \x01(\rR\n" +
+	"dataPlanes\x12.\n" +
+	"\x13requests_per_second\x18\x06 \x01(\x01R\x11requestsPerSecond\x12.\n" +
+	"\x13failures_per_second\x18\a \x01(\x01R\x11failuresPerSecond\x12\x1b\n" +
+	"\tin_flight\x18\b \x01(\x04R\binFlight\x12\x1e\n" +
+	"\n" +
+	"incomplete\x18\t \x01(\bR\n" +
+	"incomplete\"\x90\x03\n" +
+	"\rBackendStatus\x12\x1a\n" +
+	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x10\n" +
+	"\x03url\x18\x02 \x01(\tR\x03url\x12\x16\n" +
+	"\x06weight\x18\x03 \x01(\rR\x06weight\x12\x1a\n" +
+	"\bdraining\x18\x04 \x01(\bR\bdraining\x12\x1f\n" +
+	"\vdata_planes\x18\x05 \x01(\rR\n" +
+	"dataPlanes\x12\x18\n" +
+	"\ahealthy\x18\x06 \x01(\rR\ahealthy\x12-\n" +
+	"\btroubles\x18\a \x03(\v2\x11.fleet.v1.TroubleR\btroubles\x12\x1a\n" +
+	"\brequests\x18\b \x01(\x04R\brequests\x12\x1a\n" +
+	"\bfailures\x18\t \x01(\x04R\bfailures\x12.\n" +
+	"\x13requests_per_second\x18\n" +
+	" \x01(\x01R\x11requestsPerSecond\x12.\n" +
+	"\x13failures_per_second\x18\v \x01(\x01R\x11failuresPerSecond\x12\x1b\n" +
+	"\tin_flight\x18\f \x01(\x04R\binFlight\"B\n" +
+	"\aTrouble\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x1f\n" +
+	"\vdata_planes\x18\x02 \x01(\rR\n" +
+	"dataPlanes\"P\n" +
+	"\fDrainRequest\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x18\n" +
+	"\aundrain\x18\x02 \x01(\bR\aundrain\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\"\x91\x01\n" +
+	"\rDrainResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x18\n" +
+	"\achanged\x18\x03 \x01(\bR\achanged\x12\x12\n" +
+	"\x04kept\x18\x04 \x01(\bR\x04kept\x12\x1c\n" +
+	"\tendpoints\x18\x05 \x01(\rR\tendpoints*\xcc\x01\n" +
 	"\x0eDataPlaneState\x12 \n" +
 	"\x1cDATA_PLANE_STATE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18DATA_PLANE_STATE_APPLIED\x10\x01\x12\x1c\n" +
 	"\x18DATA_PLANE_STATE_PENDING\x10\x02\x12\x1d\n" +
 	"\x19DATA_PLANE_STATE_REJECTED\x10\x03\x12\x1a\n" +
 	"\x16DATA_PLANE_STATE_STALE\x10\x04\x12!\n" +
-	"\x1dDATA_PLANE_STATE_DISCONNECTED\x10\x052\xc5\x01\n" +
+	"\x1dDATA_PLANE_STATE_DISCONNECTED\x10\x052\xc2\x02\n" +
 	"\fFleetService\x12;\n" +
 	"\x06Status\x12\x17.fleet.v1.StatusRequest\x1a\x18.fleet.v1.StatusResponse\x128\n" +
 	"\x05Apply\x12\x16.fleet.v1.ApplyRequest\x1a\x17.fleet.v1.ApplyResponse\x12>\n" +
-	"\aExplain\x12\x18.fleet.v1.ExplainRequest\x1a\x19.fleet.v1.ExplainResponseB%Z#reverseproxy/proto/fleet/v1;fleetv1b\x06proto3"
+	"\aExplain\x12\x18.fleet.v1.ExplainRequest\x1a\x19.fleet.v1.ExplainResponse\x12A\n" +
+	"\bBackends\x12\x19.fleet.v1.BackendsRequest\x1a\x1a.fleet.v1.BackendsResponse\x128\n" +
+	"\x05Drain\x12\x16.fleet.v1.DrainRequest\x1a\x17.fleet.v1.DrainResponseB%Z#reverseproxy/proto/fleet/v1;fleetv1b\x06proto3"
 
 var (
 	file_fleet_v1_fleet_proto_rawDescOnce sync.Once
@@ -1030,43 +1811,59 @@ func file_fleet_v1_fleet_proto_rawDescGZIP() []byte {
 }
 
 var file_fleet_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_fleet_v1_fleet_proto_goTypes = []any{
 	(DataPlaneState)(0),           // 0: fleet.v1.DataPlaneState
 	(*StatusRequest)(nil),         // 1: fleet.v1.StatusRequest
 	(*StatusResponse)(nil),        // 2: fleet.v1.StatusResponse
-	(*ConfigStatus)(nil),          // 3: fleet.v1.ConfigStatus
-	(*DataPlane)(nil),             // 4: fleet.v1.DataPlane
-	(*ApplyRequest)(nil),          // 5: fleet.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 6: fleet.v1.ApplyResponse
-	(*ExplainRequest)(nil),        // 7: fleet.v1.ExplainRequest
-	(*Header)(nil),                // 8: fleet.v1.Header
-	(*ExplainResponse)(nil),       // 9: fleet.v1.ExplainResponse
-	(*BackendRequest)(nil),        // 10: fleet.v1.BackendRequest
-	(*Mismatch)(nil),              // 11: fleet.v1.Mismatch
-	nil,                           // 12: fleet.v1.DataPlane.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*DrainedBackend)(nil),        // 3: fleet.v1.DrainedBackend
+	(*DrainHolder)(nil),           // 4: fleet.v1.DrainHolder
+	(*ConfigStatus)(nil),          // 5: fleet.v1.ConfigStatus
+	(*DataPlane)(nil),             // 6: fleet.v1.DataPlane
+	(*ApplyRequest)(nil),          // 7: fleet.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 8: fleet.v1.ApplyResponse
+	(*ExplainRequest)(nil),        // 9: fleet.v1.ExplainRequest
+	(*Header)(nil),                // 10: fleet.v1.Header
+	(*ExplainResponse)(nil),       // 11: fleet.v1.ExplainResponse
+	(*BackendRequest)(nil),        // 12: fleet.v1.BackendRequest
+	(*Mismatch)(nil),              // 13: fleet.v1.Mismatch
+	(*BackendsRequest)(nil),       // 14: fleet.v1.BackendsRequest
+	(*BackendsResponse)(nil),      // 15: fleet.v1.BackendsResponse
+	(*BackendStatus)(nil),         // 16: fleet.v1.BackendStatus
+	(*Trouble)(nil),               // 17: fleet.v1.Trouble
+	(*DrainRequest)(nil),          // 18: fleet.v1.DrainRequest
+	(*DrainResponse)(nil),         // 19: fleet.v1.DrainResponse
+	nil,                           // 20: fleet.v1.DataPlane.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
 }
 var file_fleet_v1_fleet_proto_depIdxs = []int32{
-	3,  // 0: fleet.v1.StatusResponse.config:type_name -> fleet.v1.ConfigStatus
-	4,  // 1: fleet.v1.StatusResponse.dataplanes:type_name -> fleet.v1.DataPlane
-	13, // 2: fleet.v1.ConfigStatus.loaded_at:type_name -> google.protobuf.Timestamp
-	12, // 3: fleet.v1.DataPlane.labels:type_name -> fleet.v1.DataPlane.LabelsEntry
-	0,  // 4: fleet.v1.DataPlane.state:type_name -> fleet.v1.DataPlaneState
-	8,  // 5: fleet.v1.ExplainRequest.headers:type_name -> fleet.v1.Header
-	10, // 6: fleet.v1.ExplainResponse.backends:type_name -> fleet.v1.BackendRequest
-	11, // 7: fleet.v1.ExplainResponse.mismatches:type_name -> fleet.v1.Mismatch
-	1,  // 8: fleet.v1.FleetService.Status:input_type -> fleet.v1.StatusRequest
-	5,  // 9: fleet.v1.FleetService.Apply:input_type -> fleet.v1.ApplyRequest
-	7,  // 10: fleet.v1.FleetService.Explain:input_type -> fleet.v1.ExplainRequest
-	2,  // 11: fleet.v1.FleetService.Status:output_type -> fleet.v1.StatusResponse
-	6,  // 12: fleet.v1.FleetService.Apply:output_type -> fleet.v1.ApplyResponse
-	9,  // 13: fleet.v1.FleetService.Explain:output_type -> fleet.v1.ExplainResponse
-	11, // [11:14] is the sub-list for method output_type
-	8,  // [8:11] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	5,  // 0: fleet.v1.StatusResponse.config:type_name -> fleet.v1.ConfigStatus
+	6,  // 1: fleet.v1.StatusResponse.dataplanes:type_name -> fleet.v1.DataPlane
+	3,  // 2: fleet.v1.StatusResponse.draining:type_name -> fleet.v1.DrainedBackend
+	4,  // 3: fleet.v1.DrainedBackend.holders:type_name -> fleet.v1.DrainHolder
+	21, // 4: fleet.v1.ConfigStatus.loaded_at:type_name -> google.protobuf.Timestamp
+	20, // 5: fleet.v1.DataPlane.labels:type_name -> fleet.v1.DataPlane.LabelsEntry
+	0,  // 6: fleet.v1.DataPlane.state:type_name -> fleet.v1.DataPlaneState
+	10, // 7: fleet.v1.ExplainRequest.headers:type_name -> fleet.v1.Header
+	12, // 8: fleet.v1.ExplainResponse.backends:type_name -> fleet.v1.BackendRequest
+	13, // 9: fleet.v1.ExplainResponse.mismatches:type_name -> fleet.v1.Mismatch
+	16, // 10: fleet.v1.BackendsResponse.backends:type_name -> fleet.v1.BackendStatus
+	17, // 11: fleet.v1.BackendStatus.troubles:type_name -> fleet.v1.Trouble
+	1,  // 12: fleet.v1.FleetService.Status:input_type -> fleet.v1.StatusRequest
+	7,  // 13: fleet.v1.FleetService.Apply:input_type -> fleet.v1.ApplyRequest
+	9,  // 14: fleet.v1.FleetService.Explain:input_type -> fleet.v1.ExplainRequest
+	14, // 15: fleet.v1.FleetService.Backends:input_type -> fleet.v1.BackendsRequest
+	18, // 16: fleet.v1.FleetService.Drain:input_type -> fleet.v1.DrainRequest
+	2,  // 17: fleet.v1.FleetService.Status:output_type -> fleet.v1.StatusResponse
+	8,  // 18: fleet.v1.FleetService.Apply:output_type -> fleet.v1.ApplyResponse
+	11, // 19: fleet.v1.FleetService.Explain:output_type -> fleet.v1.ExplainResponse
+	15, // 20: fleet.v1.FleetService.Backends:output_type -> fleet.v1.BackendsResponse
+	19, // 21: fleet.v1.FleetService.Drain:output_type -> fleet.v1.DrainResponse
+	17, // [17:22] is the sub-list for method output_type
+	12, // [12:17] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_fleet_v1_fleet_proto_init() }
@@ -1080,7 +1877,7 @@ func file_fleet_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_v1_fleet_proto_rawDesc), len(file_fleet_v1_fleet_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

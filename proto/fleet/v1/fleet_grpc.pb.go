@@ -21,9 +21,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	FleetService_Status_FullMethodName  = "/fleet.v1.FleetService/Status"
-	FleetService_Apply_FullMethodName   = "/fleet.v1.FleetService/Apply"
-	FleetService_Explain_FullMethodName = "/fleet.v1.FleetService/Explain"
+	FleetService_Status_FullMethodName   = "/fleet.v1.FleetService/Status"
+	FleetService_Apply_FullMethodName    = "/fleet.v1.FleetService/Apply"
+	FleetService_Explain_FullMethodName  = "/fleet.v1.FleetService/Explain"
+	FleetService_Backends_FullMethodName = "/fleet.v1.FleetService/Backends"
+	FleetService_Drain_FullMethodName    = "/fleet.v1.FleetService/Drain"
 )
 
 // FleetServiceClient is the client API for FleetService service.
@@ -40,6 +42,11 @@ type FleetServiceClient interface {
 	Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
 	// Explain says which endpoint of the running configuration takes a request.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
+	// Backends describes the backends of endpoints as all data planes together see
+	// them.
+	Backends(ctx context.Context, in *BackendsRequest, opts ...grpc.CallOption) (*BackendsResponse, error)
+	// Drain stops new requests to a backend on every data plane, or takes that back.
+	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
 }
 
 type fleetServiceClient struct {
@@ -80,6 +87,26 @@ func (c *fleetServiceClient) Explain(ctx context.Context, in *ExplainRequest, op
 	return out, nil
 }
 
+func (c *fleetServiceClient) Backends(ctx context.Context, in *BackendsRequest, opts ...grpc.CallOption) (*BackendsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BackendsResponse)
+	err := c.cc.Invoke(ctx, FleetService_Backends_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainResponse)
+	err := c.cc.Invoke(ctx, FleetService_Drain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // FleetServiceServer is the server API for FleetService service.
 // All implementations must embed UnimplementedFleetServiceServer
 // for forward compatibility.
@@ -94,6 +121,11 @@ type FleetServiceServer interface {
 	Apply(context.Context, *ApplyRequest) (*ApplyResponse, error)
 	// Explain says which endpoint of the running configuration takes a request.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
+	// Backends describes the backends of endpoints as all data planes together see
+	// them.
+	Backends(context.Context, *BackendsRequest) (*BackendsResponse, error)
+	// Drain stops new requests to a backend on every data plane, or takes that back.
+	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
 	mustEmbedUnimplementedFleetServiceServer()
 }
 
@@ -112,6 +144,12 @@ func (UnimplementedFleetServiceServer) Apply(context.Context, *ApplyRequest) (*A
 }
 func (UnimplementedFleetServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
+}
+func (UnimplementedFleetServiceServer) Backends(context.Context, *BackendsRequest) (*BackendsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Backends not implemented")
+}
+func (UnimplementedFleetServiceServer) Drain(context.Context, *DrainRequest) (*DrainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
 }
 func (UnimplementedFleetServiceServer) mustEmbedUnimplementedFleetServiceServer() {}
 func (UnimplementedFleetServiceServer) testEmbeddedByValue()                      {}
@@ -188,6 +226,42 @@ func _FleetService_Explain_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FleetService_Backends_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BackendsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).Backends(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_Backends_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).Backends(ctx, req.(*BackendsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_Drain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).Drain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_Drain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).Drain(ctx, req.(*DrainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // FleetService_ServiceDesc is the grpc.ServiceDesc for FleetService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -206,6 +280,14 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Explain",
 			Handler:    _FleetService_Explain_Handler,
+		},
+		{
+			MethodName: "Backends",
+			Handler:    _FleetService_Backends_Handler,
+		},
+		{
+			MethodName: "Drain",
+			Handler:    _FleetService_Drain_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

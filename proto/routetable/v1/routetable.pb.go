@@ -338,6 +338,7 @@ type SubscribeResponse struct {
 	//	*SubscribeResponse_Current
 	//	*SubscribeResponse_Chunk
 	//	*SubscribeResponse_Alive
+	//	*SubscribeResponse_Report
 	Message       isSubscribeResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -407,6 +408,15 @@ func (x *SubscribeResponse) GetAlive() *Alive {
 	return nil
 }
 
+func (x *SubscribeResponse) GetReport() *Report {
+	if x != nil {
+		if x, ok := x.Message.(*SubscribeResponse_Report); ok {
+			return x.Report
+		}
+	}
+	return nil
+}
+
 type isSubscribeResponse_Message interface {
 	isSubscribeResponse_Message()
 }
@@ -426,11 +436,18 @@ type SubscribeResponse_Alive struct {
 	Alive *Alive `protobuf:"bytes,3,opt,name=alive,proto3,oneof"`
 }
 
+type SubscribeResponse_Report struct {
+	// The control plane wants a heartbeat at once.
+	Report *Report `protobuf:"bytes,4,opt,name=report,proto3,oneof"`
+}
+
 func (*SubscribeResponse_Current) isSubscribeResponse_Message() {}
 
 func (*SubscribeResponse_Chunk) isSubscribeResponse_Message() {}
 
 func (*SubscribeResponse_Alive) isSubscribeResponse_Message() {}
+
+func (*SubscribeResponse_Report) isSubscribeResponse_Message() {}
 
 // Hello says who opens the stream and what it serves at that moment.
 type Hello struct {
@@ -772,6 +789,14 @@ type Heartbeat struct {
 	RequestsTotal uint64 `protobuf:"varint,2,opt,name=requests_total,json=requestsTotal,proto3" json:"requests_total,omitempty"`
 	// Those of them that the proxy itself answered with a 5xx status.
 	FailuresTotal uint64 `protobuf:"varint,3,opt,name=failures_total,json=failuresTotal,proto3" json:"failures_total,omitempty"`
+	// Backends of the endpoints in use: each once on every stream, and again when
+	// something about it has changed. At most 2,000 in one heartbeat; the others
+	// follow in the next ones. A heartbeat that is sent out of turn may have none.
+	Backends []*BackendReport `protobuf:"bytes,4,rep,name=backends,proto3" json:"backends,omitempty"`
+	// Requests in flight to each of the backends that the last Report has named, in
+	// its order. They were counted after state was read, so that with a state in which
+	// a backend has weight 0 a count of 0 is final.
+	Watched       []*InFlight `protobuf:"bytes,5,rep,name=watched,proto3" json:"watched,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -827,6 +852,186 @@ func (x *Heartbeat) GetFailuresTotal() uint64 {
 	return 0
 }
 
+func (x *Heartbeat) GetBackends() []*BackendReport {
+	if x != nil {
+		return x.Backends
+	}
+	return nil
+}
+
+func (x *Heartbeat) GetWatched() []*InFlight {
+	if x != nil {
+		return x.Watched
+	}
+	return nil
+}
+
+// BackendReport is one backend of one endpoint. The counters start at 0 with the
+// process, and again when the backend comes back after it had left the route table.
+type BackendReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the endpoint.
+	Endpoint string `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// The pool URL.
+	Url string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
+	// Requests given to it.
+	Requests uint64 `protobuf:"varint,3,opt,name=requests,proto3" json:"requests,omitempty"`
+	// Those of them that failed: an error, or a status of 500 or more.
+	Failures uint64 `protobuf:"varint,4,opt,name=failures,proto3" json:"failures,omitempty"`
+	// Requests in flight. A tunnel is one.
+	InFlight uint64 `protobuf:"varint,5,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	// Requests per second since it was looked at for the report before.
+	RequestsPerSecond float64 `protobuf:"fixed64,6,opt,name=requests_per_second,json=requestsPerSecond,proto3" json:"requests_per_second,omitempty"`
+	// Failures per second.
+	FailuresPerSecond float64 `protobuf:"fixed64,7,opt,name=failures_per_second,json=failuresPerSecond,proto3" json:"failures_per_second,omitempty"`
+	// Why the backend is not used, for people; empty when it is.
+	Trouble       string `protobuf:"bytes,8,opt,name=trouble,proto3" json:"trouble,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackendReport) Reset() {
+	*x = BackendReport{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackendReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackendReport) ProtoMessage() {}
+
+func (x *BackendReport) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackendReport.ProtoReflect.Descriptor instead.
+func (*BackendReport) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *BackendReport) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *BackendReport) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *BackendReport) GetRequests() uint64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *BackendReport) GetFailures() uint64 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *BackendReport) GetInFlight() uint64 {
+	if x != nil {
+		return x.InFlight
+	}
+	return 0
+}
+
+func (x *BackendReport) GetRequestsPerSecond() float64 {
+	if x != nil {
+		return x.RequestsPerSecond
+	}
+	return 0
+}
+
+func (x *BackendReport) GetFailuresPerSecond() float64 {
+	if x != nil {
+		return x.FailuresPerSecond
+	}
+	return 0
+}
+
+func (x *BackendReport) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
+}
+
+// InFlight is what has not ended yet at one backend, whichever endpoint, also one
+// that has left the route table, has given it.
+type InFlight struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pool URL.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// Requests.
+	Requests      uint64 `protobuf:"varint,2,opt,name=requests,proto3" json:"requests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InFlight) Reset() {
+	*x = InFlight{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InFlight) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InFlight) ProtoMessage() {}
+
+func (x *InFlight) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InFlight.ProtoReflect.Descriptor instead.
+func (*InFlight) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *InFlight) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *InFlight) GetRequests() uint64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
 // Goodbye is the last message of a data plane that stops on purpose.
 type Goodbye struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -836,7 +1041,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[8]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +1053,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[8]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +1066,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{8}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{10}
 }
 
 // Current says that there is nothing to send.
@@ -877,7 +1082,7 @@ type Current struct {
 
 func (x *Current) Reset() {
 	*x = Current{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[9]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -889,7 +1094,7 @@ func (x *Current) String() string {
 func (*Current) ProtoMessage() {}
 
 func (x *Current) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[9]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -902,7 +1107,7 @@ func (x *Current) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Current.ProtoReflect.Descriptor instead.
 func (*Current) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{9}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Current) GetVersion() string {
@@ -928,7 +1133,7 @@ type Alive struct {
 
 func (x *Alive) Reset() {
 	*x = Alive{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[10]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1145,7 @@ func (x *Alive) String() string {
 func (*Alive) ProtoMessage() {}
 
 func (x *Alive) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[10]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1158,63 @@ func (x *Alive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alive.ProtoReflect.Descriptor instead.
 func (*Alive) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{10}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{12}
+}
+
+// Report asks for a heartbeat out of turn.
+type Report struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Backends, by pool URL: every heartbeat from now on tells what is in flight to
+	// them. Takes the place of those of the Report before.
+	Watch []string `protobuf:"bytes,1,rep,name=watch,proto3" json:"watch,omitempty"`
+	// The heartbeat is to have BackendReports.
+	Backends      bool `protobuf:"varint,2,opt,name=backends,proto3" json:"backends,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Report) Reset() {
+	*x = Report{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Report) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Report) ProtoMessage() {}
+
+func (x *Report) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Report.ProtoReflect.Descriptor instead.
+func (*Report) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Report) GetWatch() []string {
+	if x != nil {
+		return x.Watch
+	}
+	return nil
+}
+
+func (x *Report) GetBackends() bool {
+	if x != nil {
+		return x.Backends
+	}
+	return false
 }
 
 // Chunk is a part of one encoded route table. The chunks of a table are sent in
@@ -982,7 +1243,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[11]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +1255,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[11]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +1268,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{11}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Chunk) GetVersion() string {
@@ -1082,7 +1343,7 @@ type RouteTable struct {
 
 func (x *RouteTable) Reset() {
 	*x = RouteTable{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[12]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +1355,7 @@ func (x *RouteTable) String() string {
 func (*RouteTable) ProtoMessage() {}
 
 func (x *RouteTable) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[12]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +1368,7 @@ func (x *RouteTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteTable.ProtoReflect.Descriptor instead.
 func (*RouteTable) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{12}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RouteTable) GetPort() uint32 {
@@ -1167,7 +1428,7 @@ type AccessLog struct {
 
 func (x *AccessLog) Reset() {
 	*x = AccessLog{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[13]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1440,7 @@ func (x *AccessLog) String() string {
 func (*AccessLog) ProtoMessage() {}
 
 func (x *AccessLog) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[13]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1453,7 @@ func (x *AccessLog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessLog.ProtoReflect.Descriptor instead.
 func (*AccessLog) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{13}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AccessLog) GetPath() string {
@@ -1238,7 +1499,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[14]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1250,7 +1511,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[14]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1263,7 +1524,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{14}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Limits) GetMaxHeadBytes() uint32 {
@@ -1339,7 +1600,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[15]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1612,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[15]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1625,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{15}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Endpoint) GetName() string {
@@ -1473,7 +1734,7 @@ type HeaderMatch struct {
 
 func (x *HeaderMatch) Reset() {
 	*x = HeaderMatch{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[16]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1485,7 +1746,7 @@ func (x *HeaderMatch) String() string {
 func (*HeaderMatch) ProtoMessage() {}
 
 func (x *HeaderMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[16]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1498,7 +1759,7 @@ func (x *HeaderMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderMatch.ProtoReflect.Descriptor instead.
 func (*HeaderMatch) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{16}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *HeaderMatch) GetName() string {
@@ -1528,7 +1789,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[17]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1540,7 +1801,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[17]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1553,7 +1814,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{17}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Backend) GetUrl() string {
@@ -1586,7 +1847,7 @@ type Timeouts struct {
 
 func (x *Timeouts) Reset() {
 	*x = Timeouts{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[18]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1598,7 +1859,7 @@ func (x *Timeouts) String() string {
 func (*Timeouts) ProtoMessage() {}
 
 func (x *Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[18]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1611,7 +1872,7 @@ func (x *Timeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeouts.ProtoReflect.Descriptor instead.
 func (*Timeouts) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{18}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Timeouts) GetConnect() *durationpb.Duration {
@@ -1646,11 +1907,12 @@ const file_routetable_v1_routetable_proto_rawDesc = "" +
 	"\brejected\x18\x03 \x01(\v2\x17.routetable.v1.RejectedH\x00R\brejected\x128\n" +
 	"\theartbeat\x18\x04 \x01(\v2\x18.routetable.v1.HeartbeatH\x00R\theartbeat\x122\n" +
 	"\agoodbye\x18\x05 \x01(\v2\x16.routetable.v1.GoodbyeH\x00R\agoodbyeB\t\n" +
-	"\amessage\"\xae\x01\n" +
+	"\amessage\"\xdf\x01\n" +
 	"\x11SubscribeResponse\x122\n" +
 	"\acurrent\x18\x01 \x01(\v2\x16.routetable.v1.CurrentH\x00R\acurrent\x12,\n" +
 	"\x05chunk\x18\x02 \x01(\v2\x14.routetable.v1.ChunkH\x00R\x05chunk\x12,\n" +
-	"\x05alive\x18\x03 \x01(\v2\x14.routetable.v1.AliveH\x00R\x05aliveB\t\n" +
+	"\x05alive\x18\x03 \x01(\v2\x14.routetable.v1.AliveH\x00R\x05alive\x12/\n" +
+	"\x06report\x18\x04 \x01(\v2\x15.routetable.v1.ReportH\x00R\x06reportB\t\n" +
 	"\amessage\"\x92\x02\n" +
 	"\x05Hello\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
@@ -1676,16 +1938,33 @@ const file_routetable_v1_routetable_proto_rawDesc = "" +
 	"\bproblems\x18\x03 \x03(\v2\x16.routetable.v1.ProblemR\bproblems\"7\n" +
 	"\aProblem\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\x85\x01\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xf2\x01\n" +
 	"\tHeartbeat\x12*\n" +
 	"\x05state\x18\x01 \x01(\v2\x14.routetable.v1.StateR\x05state\x12%\n" +
 	"\x0erequests_total\x18\x02 \x01(\x04R\rrequestsTotal\x12%\n" +
-	"\x0efailures_total\x18\x03 \x01(\x04R\rfailuresTotal\"\t\n" +
+	"\x0efailures_total\x18\x03 \x01(\x04R\rfailuresTotal\x128\n" +
+	"\bbackends\x18\x04 \x03(\v2\x1c.routetable.v1.BackendReportR\bbackends\x121\n" +
+	"\awatched\x18\x05 \x03(\v2\x17.routetable.v1.InFlightR\awatched\"\x8c\x02\n" +
+	"\rBackendReport\x12\x1a\n" +
+	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x10\n" +
+	"\x03url\x18\x02 \x01(\tR\x03url\x12\x1a\n" +
+	"\brequests\x18\x03 \x01(\x04R\brequests\x12\x1a\n" +
+	"\bfailures\x18\x04 \x01(\x04R\bfailures\x12\x1b\n" +
+	"\tin_flight\x18\x05 \x01(\x04R\binFlight\x12.\n" +
+	"\x13requests_per_second\x18\x06 \x01(\x01R\x11requestsPerSecond\x12.\n" +
+	"\x13failures_per_second\x18\a \x01(\x01R\x11failuresPerSecond\x12\x18\n" +
+	"\atrouble\x18\b \x01(\tR\atrouble\"8\n" +
+	"\bInFlight\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x1a\n" +
+	"\brequests\x18\x02 \x01(\x04R\brequests\"\t\n" +
 	"\aGoodbye\"?\n" +
 	"\aCurrent\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"\a\n" +
-	"\x05Alive\"\xd5\x01\n" +
+	"\x05Alive\":\n" +
+	"\x06Report\x12\x14\n" +
+	"\x05watch\x18\x01 \x03(\tR\x05watch\x12\x1a\n" +
+	"\bbackends\x18\x02 \x01(\bR\bbackends\"\xd5\x01\n" +
 	"\x05Chunk\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x14\n" +
@@ -1764,7 +2043,7 @@ func file_routetable_v1_routetable_proto_rawDescGZIP() []byte {
 }
 
 var file_routetable_v1_routetable_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_routetable_v1_routetable_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_routetable_v1_routetable_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_routetable_v1_routetable_proto_goTypes = []any{
 	(Source)(0),                 // 0: routetable.v1.Source
 	(Encoding)(0),               // 1: routetable.v1.Encoding
@@ -1777,54 +2056,60 @@ var file_routetable_v1_routetable_proto_goTypes = []any{
 	(*Rejected)(nil),            // 8: routetable.v1.Rejected
 	(*Problem)(nil),             // 9: routetable.v1.Problem
 	(*Heartbeat)(nil),           // 10: routetable.v1.Heartbeat
-	(*Goodbye)(nil),             // 11: routetable.v1.Goodbye
-	(*Current)(nil),             // 12: routetable.v1.Current
-	(*Alive)(nil),               // 13: routetable.v1.Alive
-	(*Chunk)(nil),               // 14: routetable.v1.Chunk
-	(*RouteTable)(nil),          // 15: routetable.v1.RouteTable
-	(*AccessLog)(nil),           // 16: routetable.v1.AccessLog
-	(*Limits)(nil),              // 17: routetable.v1.Limits
-	(*Endpoint)(nil),            // 18: routetable.v1.Endpoint
-	(*HeaderMatch)(nil),         // 19: routetable.v1.HeaderMatch
-	(*Backend)(nil),             // 20: routetable.v1.Backend
-	(*Timeouts)(nil),            // 21: routetable.v1.Timeouts
-	nil,                         // 22: routetable.v1.Hello.LabelsEntry
-	(*durationpb.Duration)(nil), // 23: google.protobuf.Duration
+	(*BackendReport)(nil),       // 11: routetable.v1.BackendReport
+	(*InFlight)(nil),            // 12: routetable.v1.InFlight
+	(*Goodbye)(nil),             // 13: routetable.v1.Goodbye
+	(*Current)(nil),             // 14: routetable.v1.Current
+	(*Alive)(nil),               // 15: routetable.v1.Alive
+	(*Report)(nil),              // 16: routetable.v1.Report
+	(*Chunk)(nil),               // 17: routetable.v1.Chunk
+	(*RouteTable)(nil),          // 18: routetable.v1.RouteTable
+	(*AccessLog)(nil),           // 19: routetable.v1.AccessLog
+	(*Limits)(nil),              // 20: routetable.v1.Limits
+	(*Endpoint)(nil),            // 21: routetable.v1.Endpoint
+	(*HeaderMatch)(nil),         // 22: routetable.v1.HeaderMatch
+	(*Backend)(nil),             // 23: routetable.v1.Backend
+	(*Timeouts)(nil),            // 24: routetable.v1.Timeouts
+	nil,                         // 25: routetable.v1.Hello.LabelsEntry
+	(*durationpb.Duration)(nil), // 26: google.protobuf.Duration
 }
 var file_routetable_v1_routetable_proto_depIdxs = []int32{
 	5,  // 0: routetable.v1.SubscribeRequest.hello:type_name -> routetable.v1.Hello
 	7,  // 1: routetable.v1.SubscribeRequest.applied:type_name -> routetable.v1.Applied
 	8,  // 2: routetable.v1.SubscribeRequest.rejected:type_name -> routetable.v1.Rejected
 	10, // 3: routetable.v1.SubscribeRequest.heartbeat:type_name -> routetable.v1.Heartbeat
-	11, // 4: routetable.v1.SubscribeRequest.goodbye:type_name -> routetable.v1.Goodbye
-	12, // 5: routetable.v1.SubscribeResponse.current:type_name -> routetable.v1.Current
-	14, // 6: routetable.v1.SubscribeResponse.chunk:type_name -> routetable.v1.Chunk
-	13, // 7: routetable.v1.SubscribeResponse.alive:type_name -> routetable.v1.Alive
-	22, // 8: routetable.v1.Hello.labels:type_name -> routetable.v1.Hello.LabelsEntry
-	6,  // 9: routetable.v1.Hello.state:type_name -> routetable.v1.State
-	0,  // 10: routetable.v1.State.source:type_name -> routetable.v1.Source
-	9,  // 11: routetable.v1.Rejected.problems:type_name -> routetable.v1.Problem
-	6,  // 12: routetable.v1.Heartbeat.state:type_name -> routetable.v1.State
-	1,  // 13: routetable.v1.Chunk.encoding:type_name -> routetable.v1.Encoding
-	18, // 14: routetable.v1.RouteTable.endpoints:type_name -> routetable.v1.Endpoint
-	17, // 15: routetable.v1.RouteTable.limits:type_name -> routetable.v1.Limits
-	16, // 16: routetable.v1.RouteTable.access_log:type_name -> routetable.v1.AccessLog
-	2,  // 17: routetable.v1.AccessLog.format:type_name -> routetable.v1.AccessLogFormat
-	23, // 18: routetable.v1.Limits.header_timeout:type_name -> google.protobuf.Duration
-	23, // 19: routetable.v1.Limits.idle_timeout:type_name -> google.protobuf.Duration
-	19, // 20: routetable.v1.Endpoint.headers:type_name -> routetable.v1.HeaderMatch
-	20, // 21: routetable.v1.Endpoint.pool:type_name -> routetable.v1.Backend
-	21, // 22: routetable.v1.Endpoint.timeouts:type_name -> routetable.v1.Timeouts
-	23, // 23: routetable.v1.Timeouts.connect:type_name -> google.protobuf.Duration
-	23, // 24: routetable.v1.Timeouts.response:type_name -> google.protobuf.Duration
-	23, // 25: routetable.v1.Timeouts.idle:type_name -> google.protobuf.Duration
-	3,  // 26: routetable.v1.RouteTableService.Subscribe:input_type -> routetable.v1.SubscribeRequest
-	4,  // 27: routetable.v1.RouteTableService.Subscribe:output_type -> routetable.v1.SubscribeResponse
-	27, // [27:28] is the sub-list for method output_type
-	26, // [26:27] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	13, // 4: routetable.v1.SubscribeRequest.goodbye:type_name -> routetable.v1.Goodbye
+	14, // 5: routetable.v1.SubscribeResponse.current:type_name -> routetable.v1.Current
+	17, // 6: routetable.v1.SubscribeResponse.chunk:type_name -> routetable.v1.Chunk
+	15, // 7: routetable.v1.SubscribeResponse.alive:type_name -> routetable.v1.Alive
+	16, // 8: routetable.v1.SubscribeResponse.report:type_name -> routetable.v1.Report
+	25, // 9: routetable.v1.Hello.labels:type_name -> routetable.v1.Hello.LabelsEntry
+	6,  // 10: routetable.v1.Hello.state:type_name -> routetable.v1.State
+	0,  // 11: routetable.v1.State.source:type_name -> routetable.v1.Source
+	9,  // 12: routetable.v1.Rejected.problems:type_name -> routetable.v1.Problem
+	6,  // 13: routetable.v1.Heartbeat.state:type_name -> routetable.v1.State
+	11, // 14: routetable.v1.Heartbeat.backends:type_name -> routetable.v1.BackendReport
+	12, // 15: routetable.v1.Heartbeat.watched:type_name -> routetable.v1.InFlight
+	1,  // 16: routetable.v1.Chunk.encoding:type_name -> routetable.v1.Encoding
+	21, // 17: routetable.v1.RouteTable.endpoints:type_name -> routetable.v1.Endpoint
+	20, // 18: routetable.v1.RouteTable.limits:type_name -> routetable.v1.Limits
+	19, // 19: routetable.v1.RouteTable.access_log:type_name -> routetable.v1.AccessLog
+	2,  // 20: routetable.v1.AccessLog.format:type_name -> routetable.v1.AccessLogFormat
+	26, // 21: routetable.v1.Limits.header_timeout:type_name -> google.protobuf.Duration
+	26, // 22: routetable.v1.Limits.idle_timeout:type_name -> google.protobuf.Duration
+	22, // 23: routetable.v1.Endpoint.headers:type_name -> routetable.v1.HeaderMatch
+	23, // 24: routetable.v1.Endpoint.pool:type_name -> routetable.v1.Backend
+	24, // 25: routetable.v1.Endpoint.timeouts:type_name -> routetable.v1.Timeouts
+	26, // 26: routetable.v1.Timeouts.connect:type_name -> google.protobuf.Duration
+	26, // 27: routetable.v1.Timeouts.response:type_name -> google.protobuf.Duration
+	26, // 28: routetable.v1.Timeouts.idle:type_name -> google.protobuf.Duration
+	3,  // 29: routetable.v1.RouteTableService.Subscribe:input_type -> routetable.v1.SubscribeRequest
+	4,  // 30: routetable.v1.RouteTableService.Subscribe:output_type -> routetable.v1.SubscribeResponse
+	30, // [30:31] is the sub-list for method output_type
+	29, // [29:30] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_routetable_v1_routetable_proto_init() }
@@ -1843,8 +2128,9 @@ func file_routetable_v1_routetable_proto_init() {
 		(*SubscribeResponse_Current)(nil),
 		(*SubscribeResponse_Chunk)(nil),
 		(*SubscribeResponse_Alive)(nil),
+		(*SubscribeResponse_Report)(nil),
 	}
-	file_routetable_v1_routetable_proto_msgTypes[15].OneofWrappers = []any{
+	file_routetable_v1_routetable_proto_msgTypes[18].OneofWrappers = []any{
 		(*Endpoint_Exact)(nil),
 		(*Endpoint_Prefix)(nil),
 	}
@@ -1854,7 +2140,7 @@ func file_routetable_v1_routetable_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_routetable_v1_routetable_proto_rawDesc), len(file_routetable_v1_routetable_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   20,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
