@@ -68,6 +68,11 @@ func (d *digest) sum(t *routetablev1.RouteTable) string {
 	d.c.limits(4, t.GetLimits())
 	d.c.accessLog(5, t.GetAccessLog())
 	d.c.bool(6, t.GetRequestId())
+	for _, prefix := range t.GetTrustedProxies() {
+		d.c.element(7, prefix)
+	}
+	d.c.bool(8, t.GetProxyProtocol())
+	d.c.duration(9, t.GetResolveInterval())
 	d.flush()
 	return hex.EncodeToString(d.h.Sum(nil))
 }
@@ -105,6 +110,8 @@ func (c *canonical) endpoint(number int, e *routetablev1.Endpoint) {
 		start := c.begin(7)
 		c.string(1, b.GetUrl())
 		c.uint(2, uint64(b.GetWeight()))
+		c.bool(3, b.GetBackup())
+		c.uint(4, uint64(b.GetMaxRequests()))
 		c.end(start)
 	}
 	if t := e.GetTimeouts(); t != nil {
@@ -112,9 +119,11 @@ func (c *canonical) endpoint(number int, e *routetablev1.Endpoint) {
 		c.duration(1, t.GetConnect())
 		c.duration(2, t.GetResponse())
 		c.duration(3, t.GetIdle())
+		c.duration(4, t.GetRequest())
 		c.end(start)
 	}
 	c.bool(9, e.GetReplaceHost())
+	c.behaviour(e)
 	c.end(start)
 }
 

@@ -189,6 +189,193 @@ func (AccessLogFormat) EnumDescriptor() ([]byte, []int) {
 	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{2}
 }
 
+// RetryOn is a failure that a request is sent again for.
+type RetryOn int32
+
+const (
+	// Not valid on the wire.
+	RetryOn_RETRY_ON_UNSPECIFIED RetryOn = 0
+	// No connection could be opened.
+	RetryOn_RETRY_ON_CONNECT_FAILURE RetryOn = 1
+	// The backend closed or reset the connection before its response.
+	RetryOn_RETRY_ON_RESET RetryOn = 2
+	// No response in time.
+	RetryOn_RETRY_ON_TIMEOUT RetryOn = 3
+	// A response with the status 502.
+	RetryOn_RETRY_ON_502 RetryOn = 4
+	// A response with the status 503.
+	RetryOn_RETRY_ON_503 RetryOn = 5
+	// A response with the status 504.
+	RetryOn_RETRY_ON_504 RetryOn = 6
+)
+
+// Enum value maps for RetryOn.
+var (
+	RetryOn_name = map[int32]string{
+		0: "RETRY_ON_UNSPECIFIED",
+		1: "RETRY_ON_CONNECT_FAILURE",
+		2: "RETRY_ON_RESET",
+		3: "RETRY_ON_TIMEOUT",
+		4: "RETRY_ON_502",
+		5: "RETRY_ON_503",
+		6: "RETRY_ON_504",
+	}
+	RetryOn_value = map[string]int32{
+		"RETRY_ON_UNSPECIFIED":     0,
+		"RETRY_ON_CONNECT_FAILURE": 1,
+		"RETRY_ON_RESET":           2,
+		"RETRY_ON_TIMEOUT":         3,
+		"RETRY_ON_502":             4,
+		"RETRY_ON_503":             5,
+		"RETRY_ON_504":             6,
+	}
+)
+
+func (x RetryOn) Enum() *RetryOn {
+	p := new(RetryOn)
+	*p = x
+	return p
+}
+
+func (x RetryOn) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RetryOn) Descriptor() protoreflect.EnumDescriptor {
+	return file_routetable_v1_routetable_proto_enumTypes[3].Descriptor()
+}
+
+func (RetryOn) Type() protoreflect.EnumType {
+	return &file_routetable_v1_routetable_proto_enumTypes[3]
+}
+
+func (x RetryOn) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RetryOn.Descriptor instead.
+func (RetryOn) EnumDescriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{3}
+}
+
+// Policy is a rule for choosing a backend.
+type Policy int32
+
+const (
+	// Round robin by weights.
+	Policy_POLICY_UNSPECIFIED Policy = 0
+	// Of two chosen at random by weights the one with fewer requests in flight.
+	Policy_POLICY_LEAST_REQUEST Policy = 1
+	// At random by weights.
+	Policy_POLICY_RANDOM Policy = 2
+	// By a hash of a key: equal keys go to the same backend, on every data plane.
+	Policy_POLICY_CONSISTENT_HASH Policy = 3
+)
+
+// Enum value maps for Policy.
+var (
+	Policy_name = map[int32]string{
+		0: "POLICY_UNSPECIFIED",
+		1: "POLICY_LEAST_REQUEST",
+		2: "POLICY_RANDOM",
+		3: "POLICY_CONSISTENT_HASH",
+	}
+	Policy_value = map[string]int32{
+		"POLICY_UNSPECIFIED":     0,
+		"POLICY_LEAST_REQUEST":   1,
+		"POLICY_RANDOM":          2,
+		"POLICY_CONSISTENT_HASH": 3,
+	}
+)
+
+func (x Policy) Enum() *Policy {
+	p := new(Policy)
+	*p = x
+	return p
+}
+
+func (x Policy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Policy) Descriptor() protoreflect.EnumDescriptor {
+	return file_routetable_v1_routetable_proto_enumTypes[4].Descriptor()
+}
+
+func (Policy) Type() protoreflect.EnumType {
+	return &file_routetable_v1_routetable_proto_enumTypes[4]
+}
+
+func (x Policy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Policy.Descriptor instead.
+func (Policy) EnumDescriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{4}
+}
+
+// KeyKind is a kind of property of a request.
+type KeyKind int32
+
+const (
+	// None: all requests have the same key.
+	KeyKind_KEY_KIND_UNSPECIFIED KeyKind = 0
+	// The client's address.
+	KeyKind_KEY_KIND_CLIENT_IP KeyKind = 1
+	// The value of a header field.
+	KeyKind_KEY_KIND_HEADER KeyKind = 2
+	// The value of a cookie. The data plane gives one to clients that have none.
+	KeyKind_KEY_KIND_COOKIE KeyKind = 3
+	// The path in normal form.
+	KeyKind_KEY_KIND_PATH KeyKind = 4
+)
+
+// Enum value maps for KeyKind.
+var (
+	KeyKind_name = map[int32]string{
+		0: "KEY_KIND_UNSPECIFIED",
+		1: "KEY_KIND_CLIENT_IP",
+		2: "KEY_KIND_HEADER",
+		3: "KEY_KIND_COOKIE",
+		4: "KEY_KIND_PATH",
+	}
+	KeyKind_value = map[string]int32{
+		"KEY_KIND_UNSPECIFIED": 0,
+		"KEY_KIND_CLIENT_IP":   1,
+		"KEY_KIND_HEADER":      2,
+		"KEY_KIND_COOKIE":      3,
+		"KEY_KIND_PATH":        4,
+	}
+)
+
+func (x KeyKind) Enum() *KeyKind {
+	p := new(KeyKind)
+	*p = x
+	return p
+}
+
+func (x KeyKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (KeyKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_routetable_v1_routetable_proto_enumTypes[5].Descriptor()
+}
+
+func (KeyKind) Type() protoreflect.EnumType {
+	return &file_routetable_v1_routetable_proto_enumTypes[5]
+}
+
+func (x KeyKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use KeyKind.Descriptor instead.
+func (KeyKind) EnumDescriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{5}
+}
+
 // SubscribeRequest is what a data plane sends.
 type SubscribeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1124,9 +1311,13 @@ func (x *Current) GetRevision() uint64 {
 	return 0
 }
 
-// Alive answers a heartbeat.
+// Alive answers a heartbeat. It is also sent unasked when the number of data planes
+// has changed.
 type Alive struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Data planes that are connected and not silent, the receiver included; 0: not
+	// told. Rate limits are divided by it.
+	DataPlanes    uint32 `protobuf:"varint,1,opt,name=data_planes,json=dataPlanes,proto3" json:"data_planes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1159,6 +1350,13 @@ func (x *Alive) ProtoReflect() protoreflect.Message {
 // Deprecated: Use Alive.ProtoReflect.Descriptor instead.
 func (*Alive) Descriptor() ([]byte, []int) {
 	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Alive) GetDataPlanes() uint32 {
+	if x != nil {
+		return x.DataPlanes
+	}
+	return 0
 }
 
 // Report asks for a heartbeat out of turn.
@@ -1336,9 +1534,18 @@ type RouteTable struct {
 	AccessLog *AccessLog `protobuf:"bytes,5,opt,name=access_log,json=accessLog,proto3" json:"access_log,omitempty"`
 	// Every request has an X-Request-Id: the client's, or else one that the data
 	// plane makes. Backends get it, and clients with the response.
-	RequestId     bool `protobuf:"varint,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RequestId bool `protobuf:"varint,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Address prefixes (CIDR, in canonical form, sorted) of proxies in front: only
+	// from them is taken what X-Forwarded-For, -Proto and -Host say. None: nobody is
+	// trusted.
+	TrustedProxies []string `protobuf:"bytes,7,rep,name=trusted_proxies,json=trustedProxies,proto3" json:"trusted_proxies,omitempty"`
+	// Every client connection begins with a header of the PROXY protocol, version 1
+	// or 2, which says who the client is.
+	ProxyProtocol bool `protobuf:"varint,8,opt,name=proxy_protocol,json=proxyProtocol,proto3" json:"proxy_protocol,omitempty"`
+	// How often the names of backends are resolved again; not set: every 10 s.
+	ResolveInterval *durationpb.Duration `protobuf:"bytes,9,opt,name=resolve_interval,json=resolveInterval,proto3" json:"resolve_interval,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *RouteTable) Reset() {
@@ -1411,6 +1618,27 @@ func (x *RouteTable) GetRequestId() bool {
 		return x.RequestId
 	}
 	return false
+}
+
+func (x *RouteTable) GetTrustedProxies() []string {
+	if x != nil {
+		return x.TrustedProxies
+	}
+	return nil
+}
+
+func (x *RouteTable) GetProxyProtocol() bool {
+	if x != nil {
+		return x.ProxyProtocol
+	}
+	return false
+}
+
+func (x *RouteTable) GetResolveInterval() *durationpb.Duration {
+	if x != nil {
+		return x.ResolveInterval
+	}
+	return nil
 }
 
 // AccessLog is a line for each request that has been answered.
@@ -1588,12 +1816,45 @@ type Endpoint struct {
 	Methods []string `protobuf:"bytes,5,rep,name=methods,proto3" json:"methods,omitempty"`
 	// Header fields that must all be there, sorted by name.
 	Headers []*HeaderMatch `protobuf:"bytes,6,rep,name=headers,proto3" json:"headers,omitempty"`
-	// Backends in the order of the file; at least one.
+	// Backends in the order of the file; at least one, but none when the data plane
+	// itself answers.
 	Pool []*Backend `protobuf:"bytes,7,rep,name=pool,proto3" json:"pool,omitempty"`
-	// All set.
+	// Connect, response and idle are set.
 	Timeouts *Timeouts `protobuf:"bytes,8,opt,name=timeouts,proto3" json:"timeouts,omitempty"`
 	// Send the backend its own host instead of the client's.
-	ReplaceHost   bool `protobuf:"varint,9,opt,name=replace_host,json=replaceHost,proto3" json:"replace_host,omitempty"`
+	ReplaceHost bool `protobuf:"varint,9,opt,name=replace_host,json=replaceHost,proto3" json:"replace_host,omitempty"`
+	// Probes that say whether a backend is healthy; not set: none are sent.
+	ActiveCheck *ActiveCheck `protobuf:"bytes,10,opt,name=active_check,json=activeCheck,proto3" json:"active_check,omitempty"`
+	// Takes backends out of use that fail requests; not set: never.
+	PassiveCheck *PassiveCheck `protobuf:"bytes,11,opt,name=passive_check,json=passiveCheck,proto3" json:"passive_check,omitempty"`
+	// When no backend is healthy: answer 503, instead of using all of them.
+	RefuseWhenUnhealthy bool `protobuf:"varint,12,opt,name=refuse_when_unhealthy,json=refuseWhenUnhealthy,proto3" json:"refuse_when_unhealthy,omitempty"`
+	// Requests that failed are sent again, to another backend; not set: they are
+	// not.
+	Retry *Retry `protobuf:"bytes,13,opt,name=retry,proto3" json:"retry,omitempty"`
+	// How a backend is chosen; not set: round robin.
+	LoadBalancing *LoadBalancing `protobuf:"bytes,14,opt,name=load_balancing,json=loadBalancing,proto3" json:"load_balancing,omitempty"`
+	// Most requests in flight on one data plane; 0: any number.
+	MaxRequests uint32 `protobuf:"varint,15,opt,name=max_requests,json=maxRequests,proto3" json:"max_requests,omitempty"`
+	// Where requests wait while max_requests, of the endpoint or of every backend,
+	// are in flight; not set: they are refused at once.
+	Queue *Queue `protobuf:"bytes,16,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Most requests in a time over the whole fleet; not set: any number.
+	RateLimit *RateLimit `protobuf:"bytes,17,opt,name=rate_limit,json=rateLimit,proto3" json:"rate_limit,omitempty"`
+	// Changes to the header fields that the backend gets; not set: none.
+	RequestHeaders *HeaderEdits `protobuf:"bytes,18,opt,name=request_headers,json=requestHeaders,proto3" json:"request_headers,omitempty"`
+	// Changes to the header fields that the client gets; not set: none.
+	ResponseHeaders *HeaderEdits `protobuf:"bytes,19,opt,name=response_headers,json=responseHeaders,proto3" json:"response_headers,omitempty"`
+	// Another path for the backend than the one that the pool's URL asks for; not
+	// set: none.
+	Rewrite *Rewrite `protobuf:"bytes,20,opt,name=rewrite,proto3" json:"rewrite,omitempty"`
+	// The data plane answers by itself; not set: a backend does.
+	//
+	// Types that are valid to be assigned to Answer:
+	//
+	//	*Endpoint_Redirect
+	//	*Endpoint_Respond
+	Answer        isEndpoint_Answer `protobuf_oneof:"answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1702,6 +1963,108 @@ func (x *Endpoint) GetReplaceHost() bool {
 	return false
 }
 
+func (x *Endpoint) GetActiveCheck() *ActiveCheck {
+	if x != nil {
+		return x.ActiveCheck
+	}
+	return nil
+}
+
+func (x *Endpoint) GetPassiveCheck() *PassiveCheck {
+	if x != nil {
+		return x.PassiveCheck
+	}
+	return nil
+}
+
+func (x *Endpoint) GetRefuseWhenUnhealthy() bool {
+	if x != nil {
+		return x.RefuseWhenUnhealthy
+	}
+	return false
+}
+
+func (x *Endpoint) GetRetry() *Retry {
+	if x != nil {
+		return x.Retry
+	}
+	return nil
+}
+
+func (x *Endpoint) GetLoadBalancing() *LoadBalancing {
+	if x != nil {
+		return x.LoadBalancing
+	}
+	return nil
+}
+
+func (x *Endpoint) GetMaxRequests() uint32 {
+	if x != nil {
+		return x.MaxRequests
+	}
+	return 0
+}
+
+func (x *Endpoint) GetQueue() *Queue {
+	if x != nil {
+		return x.Queue
+	}
+	return nil
+}
+
+func (x *Endpoint) GetRateLimit() *RateLimit {
+	if x != nil {
+		return x.RateLimit
+	}
+	return nil
+}
+
+func (x *Endpoint) GetRequestHeaders() *HeaderEdits {
+	if x != nil {
+		return x.RequestHeaders
+	}
+	return nil
+}
+
+func (x *Endpoint) GetResponseHeaders() *HeaderEdits {
+	if x != nil {
+		return x.ResponseHeaders
+	}
+	return nil
+}
+
+func (x *Endpoint) GetRewrite() *Rewrite {
+	if x != nil {
+		return x.Rewrite
+	}
+	return nil
+}
+
+func (x *Endpoint) GetAnswer() isEndpoint_Answer {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+func (x *Endpoint) GetRedirect() *Redirect {
+	if x != nil {
+		if x, ok := x.Answer.(*Endpoint_Redirect); ok {
+			return x.Redirect
+		}
+	}
+	return nil
+}
+
+func (x *Endpoint) GetRespond() *Respond {
+	if x != nil {
+		if x, ok := x.Answer.(*Endpoint_Respond); ok {
+			return x.Respond
+		}
+	}
+	return nil
+}
+
 type isEndpoint_Path interface {
 	isEndpoint_Path()
 }
@@ -1721,6 +2084,1043 @@ func (*Endpoint_Exact) isEndpoint_Path() {}
 
 func (*Endpoint_Prefix) isEndpoint_Path() {}
 
+type isEndpoint_Answer interface {
+	isEndpoint_Answer()
+}
+
+type Endpoint_Redirect struct {
+	// It sends the client elsewhere.
+	Redirect *Redirect `protobuf:"bytes,21,opt,name=redirect,proto3,oneof"`
+}
+
+type Endpoint_Respond struct {
+	// It gives a fixed answer.
+	Respond *Respond `protobuf:"bytes,22,opt,name=respond,proto3,oneof"`
+}
+
+func (*Endpoint_Redirect) isEndpoint_Answer() {}
+
+func (*Endpoint_Respond) isEndpoint_Answer() {}
+
+// ActiveCheck is how the health of a backend is probed. A backend counts as
+// healthy until it has failed unhealthy_after times in a row.
+type ActiveCheck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Probe by opening a connection and nothing more; the fields from method to
+	// expect_body are then empty.
+	Tcp bool `protobuf:"varint,1,opt,name=tcp,proto3" json:"tcp,omitempty"`
+	// Method of the probe.
+	Method string `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	// Path and query of the probe: it begins with a slash.
+	Path string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	// Host field of the probe; empty: the host of the backend's URL.
+	Host string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
+	// Further fields of the probe, sorted by name.
+	Headers []*Header `protobuf:"bytes,5,rep,name=headers,proto3" json:"headers,omitempty"`
+	// Statuses that a healthy backend answers with, as ranges that ascend and do not
+	// touch.
+	ExpectStatus []*StatusRange `protobuf:"bytes,6,rep,name=expect_status,json=expectStatus,proto3" json:"expect_status,omitempty"`
+	// Text that the body of a healthy backend contains in its first 64 KiB; empty:
+	// any body.
+	ExpectBody string `protobuf:"bytes,7,opt,name=expect_body,json=expectBody,proto3" json:"expect_body,omitempty"`
+	// Port that is probed; 0: the port of the backend.
+	Port uint32 `protobuf:"varint,8,opt,name=port,proto3" json:"port,omitempty"`
+	// Time from one probe to the next.
+	Interval *durationpb.Duration `protobuf:"bytes,9,opt,name=interval,proto3" json:"interval,omitempty"`
+	// Time that a probe may take.
+	Timeout *durationpb.Duration `protobuf:"bytes,10,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// By how much of the interval, in percent, each wait is made longer or shorter at
+	// random: 0 to 100.
+	JitterPercent uint32 `protobuf:"varint,11,opt,name=jitter_percent,json=jitterPercent,proto3" json:"jitter_percent,omitempty"`
+	// Probes that must succeed in a row for an unhealthy backend to be healthy; at
+	// least 1.
+	HealthyAfter uint32 `protobuf:"varint,12,opt,name=healthy_after,json=healthyAfter,proto3" json:"healthy_after,omitempty"`
+	// Probes that must fail in a row for a healthy backend to be unhealthy; at least
+	// 1.
+	UnhealthyAfter uint32 `protobuf:"varint,13,opt,name=unhealthy_after,json=unhealthyAfter,proto3" json:"unhealthy_after,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ActiveCheck) Reset() {
+	*x = ActiveCheck{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActiveCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActiveCheck) ProtoMessage() {}
+
+func (x *ActiveCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActiveCheck.ProtoReflect.Descriptor instead.
+func (*ActiveCheck) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ActiveCheck) GetTcp() bool {
+	if x != nil {
+		return x.Tcp
+	}
+	return false
+}
+
+func (x *ActiveCheck) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *ActiveCheck) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ActiveCheck) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *ActiveCheck) GetHeaders() []*Header {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *ActiveCheck) GetExpectStatus() []*StatusRange {
+	if x != nil {
+		return x.ExpectStatus
+	}
+	return nil
+}
+
+func (x *ActiveCheck) GetExpectBody() string {
+	if x != nil {
+		return x.ExpectBody
+	}
+	return ""
+}
+
+func (x *ActiveCheck) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *ActiveCheck) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *ActiveCheck) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *ActiveCheck) GetJitterPercent() uint32 {
+	if x != nil {
+		return x.JitterPercent
+	}
+	return 0
+}
+
+func (x *ActiveCheck) GetHealthyAfter() uint32 {
+	if x != nil {
+		return x.HealthyAfter
+	}
+	return 0
+}
+
+func (x *ActiveCheck) GetUnhealthyAfter() uint32 {
+	if x != nil {
+		return x.UnhealthyAfter
+	}
+	return 0
+}
+
+// Header is one header field.
+type Header struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Field name; its letter case is kept.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Field value. In HeaderEdits it may contain variables, such as ${host}.
+	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Header) Reset() {
+	*x = Header{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Header) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Header) ProtoMessage() {}
+
+func (x *Header) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Header.ProtoReflect.Descriptor instead.
+func (*Header) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Header) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Header) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+// StatusRange is a range of status codes.
+type StatusRange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The lowest, 100 to 599.
+	First uint32 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	// The highest, not below first.
+	Last          uint32 `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatusRange) Reset() {
+	*x = StatusRange{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatusRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatusRange) ProtoMessage() {}
+
+func (x *StatusRange) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatusRange.ProtoReflect.Descriptor instead.
+func (*StatusRange) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *StatusRange) GetFirst() uint32 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *StatusRange) GetLast() uint32 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+// PassiveCheck takes a backend out of use that failed several requests in a row.
+type PassiveCheck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Failures in a row: connecting failed, a reset, a timeout, and with on_5xx an
+	// answer with a status of 500 or more; at least 1.
+	ConsecutiveFailures uint32 `protobuf:"varint,1,opt,name=consecutive_failures,json=consecutiveFailures,proto3" json:"consecutive_failures,omitempty"`
+	// For how long, the first time; it grows with each time in a row.
+	EjectFor *durationpb.Duration `protobuf:"bytes,2,opt,name=eject_for,json=ejectFor,proto3" json:"eject_for,omitempty"`
+	// Most backends of the pool, in percent, that are out of use at once: 1 to 100.
+	// One may always be.
+	MaxEjectedPercent uint32 `protobuf:"varint,3,opt,name=max_ejected_percent,json=maxEjectedPercent,proto3" json:"max_ejected_percent,omitempty"`
+	// Whether a status of 500 or more is a failure.
+	On_5Xx        bool `protobuf:"varint,4,opt,name=on_5xx,json=on5xx,proto3" json:"on_5xx,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PassiveCheck) Reset() {
+	*x = PassiveCheck{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PassiveCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PassiveCheck) ProtoMessage() {}
+
+func (x *PassiveCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PassiveCheck.ProtoReflect.Descriptor instead.
+func (*PassiveCheck) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *PassiveCheck) GetConsecutiveFailures() uint32 {
+	if x != nil {
+		return x.ConsecutiveFailures
+	}
+	return 0
+}
+
+func (x *PassiveCheck) GetEjectFor() *durationpb.Duration {
+	if x != nil {
+		return x.EjectFor
+	}
+	return nil
+}
+
+func (x *PassiveCheck) GetMaxEjectedPercent() uint32 {
+	if x != nil {
+		return x.MaxEjectedPercent
+	}
+	return 0
+}
+
+func (x *PassiveCheck) GetOn_5Xx() bool {
+	if x != nil {
+		return x.On_5Xx
+	}
+	return false
+}
+
+// Retry is when a request that failed is sent again, to another backend where
+// there is one. Only what is safe to repeat is: an idempotent method, or a request
+// of which the backend has got nothing; and never after a byte of a response went
+// to the client.
+type Retry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Attempts in all, the first included: 2 to 10.
+	Attempts uint32 `protobuf:"varint,1,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	// Which failures, sorted by number, each once; at least one.
+	On []RetryOn `protobuf:"varint,2,rep,packed,name=on,proto3,enum=routetable.v1.RetryOn" json:"on,omitempty"`
+	// Time for one attempt, until the head of its response; not set: the response
+	// timeout.
+	PerTryTimeout *durationpb.Duration `protobuf:"bytes,3,opt,name=per_try_timeout,json=perTryTimeout,proto3" json:"per_try_timeout,omitempty"`
+	// Most retries in percent of the requests of the last seconds: 1 to 100. A few
+	// in a second are always allowed.
+	BudgetPercent uint32 `protobuf:"varint,4,opt,name=budget_percent,json=budgetPercent,proto3" json:"budget_percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Retry) Reset() {
+	*x = Retry{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Retry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Retry) ProtoMessage() {}
+
+func (x *Retry) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Retry.ProtoReflect.Descriptor instead.
+func (*Retry) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Retry) GetAttempts() uint32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *Retry) GetOn() []RetryOn {
+	if x != nil {
+		return x.On
+	}
+	return nil
+}
+
+func (x *Retry) GetPerTryTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.PerTryTimeout
+	}
+	return nil
+}
+
+func (x *Retry) GetBudgetPercent() uint32 {
+	if x != nil {
+		return x.BudgetPercent
+	}
+	return 0
+}
+
+// LoadBalancing is how one of the usable backends is chosen.
+type LoadBalancing struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rule.
+	Policy Policy `protobuf:"varint,1,opt,name=policy,proto3,enum=routetable.v1.Policy" json:"policy,omitempty"`
+	// What CONSISTENT_HASH hashes; not set with other policies.
+	Key *Key `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// How long the share of a backend that has come back grows up to its weight; not
+	// set: it has all of it at once.
+	SlowStart     *durationpb.Duration `protobuf:"bytes,3,opt,name=slow_start,json=slowStart,proto3" json:"slow_start,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadBalancing) Reset() {
+	*x = LoadBalancing{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadBalancing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadBalancing) ProtoMessage() {}
+
+func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadBalancing.ProtoReflect.Descriptor instead.
+func (*LoadBalancing) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *LoadBalancing) GetPolicy() Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return Policy_POLICY_UNSPECIFIED
+}
+
+func (x *LoadBalancing) GetKey() *Key {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *LoadBalancing) GetSlowStart() *durationpb.Duration {
+	if x != nil {
+		return x.SlowStart
+	}
+	return nil
+}
+
+// Key is a property of a request.
+type Key struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which one.
+	Kind KeyKind `protobuf:"varint,1,opt,name=kind,proto3,enum=routetable.v1.KeyKind" json:"kind,omitempty"`
+	// Name of the header field, in lower case, or of the cookie; empty for the other
+	// kinds.
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Key) Reset() {
+	*x = Key{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Key) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Key) ProtoMessage() {}
+
+func (x *Key) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Key.ProtoReflect.Descriptor instead.
+func (*Key) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Key) GetKind() KeyKind {
+	if x != nil {
+		return x.Kind
+	}
+	return KeyKind_KEY_KIND_UNSPECIFIED
+}
+
+func (x *Key) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// Queue is where requests wait for others to end.
+type Queue struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Most that wait at once on one data plane; at least 1.
+	Size uint32 `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"`
+	// How long one waits: longer is 503.
+	Timeout       *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Queue) Reset() {
+	*x = Queue{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Queue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Queue) ProtoMessage() {}
+
+func (x *Queue) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Queue.ProtoReflect.Descriptor instead.
+func (*Queue) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Queue) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Queue) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+// RateLimit bounds the requests of the whole fleet. Each data plane allows its
+// part: an equal one of each that the control plane counts as live.
+type RateLimit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Requests; at least 1.
+	Requests uint32 `protobuf:"varint,1,opt,name=requests,proto3" json:"requests,omitempty"`
+	// In this time.
+	Per *durationpb.Duration `protobuf:"bytes,2,opt,name=per,proto3" json:"per,omitempty"`
+	// Requests that may come at once; at least 1.
+	Burst uint32 `protobuf:"varint,3,opt,name=burst,proto3" json:"burst,omitempty"`
+	// Requests with different keys are counted apart; not set: together.
+	Key           *Key `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RateLimit) Reset() {
+	*x = RateLimit{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RateLimit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RateLimit) ProtoMessage() {}
+
+func (x *RateLimit) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RateLimit.ProtoReflect.Descriptor instead.
+func (*RateLimit) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RateLimit) GetRequests() uint32 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *RateLimit) GetPer() *durationpb.Duration {
+	if x != nil {
+		return x.Per
+	}
+	return nil
+}
+
+func (x *RateLimit) GetBurst() uint32 {
+	if x != nil {
+		return x.Burst
+	}
+	return 0
+}
+
+func (x *RateLimit) GetKey() *Key {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+// HeaderEdits changes header fields: first remove, then set, then add.
+type HeaderEdits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Fields that take the place of all of their name, sorted by name without regard
+	// to letter case.
+	Set []*Header `protobuf:"bytes,1,rep,name=set,proto3" json:"set,omitempty"`
+	// Fields that are added, sorted likewise.
+	Add []*Header `protobuf:"bytes,2,rep,name=add,proto3" json:"add,omitempty"`
+	// Names of fields that are dropped, in lower case, sorted.
+	Remove        []string `protobuf:"bytes,3,rep,name=remove,proto3" json:"remove,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeaderEdits) Reset() {
+	*x = HeaderEdits{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeaderEdits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeaderEdits) ProtoMessage() {}
+
+func (x *HeaderEdits) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeaderEdits.ProtoReflect.Descriptor instead.
+func (*HeaderEdits) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *HeaderEdits) GetSet() []*Header {
+	if x != nil {
+		return x.Set
+	}
+	return nil
+}
+
+func (x *HeaderEdits) GetAdd() []*Header {
+	if x != nil {
+		return x.Add
+	}
+	return nil
+}
+
+func (x *HeaderEdits) GetRemove() []string {
+	if x != nil {
+		return x.Remove
+	}
+	return nil
+}
+
+// Rewrite is the path that the backend is asked for. Exactly one is set.
+type Rewrite struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How.
+	//
+	// Types that are valid to be assigned to To:
+	//
+	//	*Rewrite_Path
+	//	*Rewrite_Prefix
+	//	*Rewrite_Regex
+	To            isRewrite_To `protobuf_oneof:"to"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rewrite) Reset() {
+	*x = Rewrite{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rewrite) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rewrite) ProtoMessage() {}
+
+func (x *Rewrite) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rewrite.ProtoReflect.Descriptor instead.
+func (*Rewrite) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Rewrite) GetTo() isRewrite_To {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *Rewrite) GetPath() string {
+	if x != nil {
+		if x, ok := x.To.(*Rewrite_Path); ok {
+			return x.Path
+		}
+	}
+	return ""
+}
+
+func (x *Rewrite) GetPrefix() string {
+	if x != nil {
+		if x, ok := x.To.(*Rewrite_Prefix); ok {
+			return x.Prefix
+		}
+	}
+	return ""
+}
+
+func (x *Rewrite) GetRegex() *Regex {
+	if x != nil {
+		if x, ok := x.To.(*Rewrite_Regex); ok {
+			return x.Regex
+		}
+	}
+	return nil
+}
+
+type isRewrite_To interface {
+	isRewrite_To()
+}
+
+type Rewrite_Path struct {
+	// This path takes the place of the whole path.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3,oneof"`
+}
+
+type Rewrite_Prefix struct {
+	// This path takes the place of the endpoint's prefix.
+	Prefix string `protobuf:"bytes,2,opt,name=prefix,proto3,oneof"`
+}
+
+type Rewrite_Regex struct {
+	// What a regular expression matches is replaced.
+	Regex *Regex `protobuf:"bytes,3,opt,name=regex,proto3,oneof"`
+}
+
+func (*Rewrite_Path) isRewrite_To() {}
+
+func (*Rewrite_Prefix) isRewrite_To() {}
+
+func (*Rewrite_Regex) isRewrite_To() {}
+
+// Regex is a replacement in a path.
+type Regex struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Regular expression in the syntax of RE2, matched against the path in normal
+	// form.
+	Match string `protobuf:"bytes,1,opt,name=match,proto3" json:"match,omitempty"`
+	// What each match becomes; $1 or ${name} is a group.
+	Replace       string `protobuf:"bytes,2,opt,name=replace,proto3" json:"replace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Regex) Reset() {
+	*x = Regex{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Regex) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Regex) ProtoMessage() {}
+
+func (x *Regex) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Regex.ProtoReflect.Descriptor instead.
+func (*Regex) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Regex) GetMatch() string {
+	if x != nil {
+		return x.Match
+	}
+	return ""
+}
+
+func (x *Regex) GetReplace() string {
+	if x != nil {
+		return x.Replace
+	}
+	return ""
+}
+
+// Redirect sends the client elsewhere.
+type Redirect struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where to; may contain variables, such as ${path}.
+	To string `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"`
+	// Status: 301, 302, 303, 307 or 308.
+	Status        uint32 `protobuf:"varint,2,opt,name=status,proto3" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Redirect) Reset() {
+	*x = Redirect{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Redirect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Redirect) ProtoMessage() {}
+
+func (x *Redirect) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
+func (*Redirect) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Redirect) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Redirect) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+// Respond is a fixed answer.
+type Respond struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Status, 200 to 599.
+	Status uint32 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
+	// Body; may be empty.
+	Body []byte `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
+	// Fields of the head, sorted by name without regard to letter case. They may
+	// contain variables.
+	Headers       []*Header `protobuf:"bytes,3,rep,name=headers,proto3" json:"headers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Respond) Reset() {
+	*x = Respond{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Respond) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Respond) ProtoMessage() {}
+
+func (x *Respond) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Respond.ProtoReflect.Descriptor instead.
+func (*Respond) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *Respond) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *Respond) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *Respond) GetHeaders() []*Header {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
 // HeaderMatch is a condition on one header field.
 type HeaderMatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1734,7 +3134,7 @@ type HeaderMatch struct {
 
 func (x *HeaderMatch) Reset() {
 	*x = HeaderMatch{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[19]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1746,7 +3146,7 @@ func (x *HeaderMatch) String() string {
 func (*HeaderMatch) ProtoMessage() {}
 
 func (x *HeaderMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[19]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1759,7 +3159,7 @@ func (x *HeaderMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderMatch.ProtoReflect.Descriptor instead.
 func (*HeaderMatch) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{19}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *HeaderMatch) GetName() string {
@@ -1782,14 +3182,18 @@ type Backend struct {
 	// http://host[:port][/path][?query], as in the file.
 	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
 	// Share of the requests, 0 to 1000; 0 gets no new requests.
-	Weight        uint32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	Weight uint32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	// Only used when no backend that is not a backup can be.
+	Backup bool `protobuf:"varint,3,opt,name=backup,proto3" json:"backup,omitempty"`
+	// Most requests in flight on one data plane; 0: any number.
+	MaxRequests   uint32 `protobuf:"varint,4,opt,name=max_requests,json=maxRequests,proto3" json:"max_requests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[20]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1801,7 +3205,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[20]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1814,7 +3218,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{20}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Backend) GetUrl() string {
@@ -1831,6 +3235,20 @@ func (x *Backend) GetWeight() uint32 {
 	return 0
 }
 
+func (x *Backend) GetBackup() bool {
+	if x != nil {
+		return x.Backup
+	}
+	return false
+}
+
+func (x *Backend) GetMaxRequests() uint32 {
+	if x != nil {
+		return x.MaxRequests
+	}
+	return 0
+}
+
 // Timeouts of the exchange with a backend.
 type Timeouts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1840,14 +3258,17 @@ type Timeouts struct {
 	Response *durationpb.Duration `protobuf:"bytes,2,opt,name=response,proto3" json:"response,omitempty"`
 	// Longest silence while a body or a tunnel is being transferred, and how long
 	// an unused connection to a backend is kept.
-	Idle          *durationpb.Duration `protobuf:"bytes,3,opt,name=idle,proto3" json:"idle,omitempty"`
+	Idle *durationpb.Duration `protobuf:"bytes,3,opt,name=idle,proto3" json:"idle,omitempty"`
+	// From the end of the request's head until the end of the response; not set: any
+	// time.
+	Request       *durationpb.Duration `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Timeouts) Reset() {
 	*x = Timeouts{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[21]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1859,7 +3280,7 @@ func (x *Timeouts) String() string {
 func (*Timeouts) ProtoMessage() {}
 
 func (x *Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[21]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1872,7 +3293,7 @@ func (x *Timeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeouts.ProtoReflect.Descriptor instead.
 func (*Timeouts) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{21}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Timeouts) GetConnect() *durationpb.Duration {
@@ -1892,6 +3313,13 @@ func (x *Timeouts) GetResponse() *durationpb.Duration {
 func (x *Timeouts) GetIdle() *durationpb.Duration {
 	if x != nil {
 		return x.Idle
+	}
+	return nil
+}
+
+func (x *Timeouts) GetRequest() *durationpb.Duration {
+	if x != nil {
+		return x.Request
 	}
 	return nil
 }
@@ -1960,8 +3388,10 @@ const file_routetable_v1_routetable_proto_rawDesc = "" +
 	"\aGoodbye\"?\n" +
 	"\aCurrent\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"\a\n" +
-	"\x05Alive\":\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"(\n" +
+	"\x05Alive\x12\x1f\n" +
+	"\vdata_planes\x18\x01 \x01(\rR\n" +
+	"dataPlanes\":\n" +
 	"\x06Report\x12\x14\n" +
 	"\x05watch\x18\x01 \x03(\tR\x05watch\x12\x1a\n" +
 	"\bbackends\x18\x02 \x01(\bR\bbackends\"\xd5\x01\n" +
@@ -1972,7 +3402,7 @@ const file_routetable_v1_routetable_proto_rawDesc = "" +
 	"\x05count\x18\x04 \x01(\rR\x05count\x123\n" +
 	"\bencoding\x18\x05 \x01(\x0e2\x17.routetable.v1.EncodingR\bencoding\x12!\n" +
 	"\fdecoded_size\x18\x06 \x01(\x04R\vdecodedSize\x12\x12\n" +
-	"\x04data\x18\a \x01(\fR\x04data\"\x9a\x02\n" +
+	"\x04data\x18\a \x01(\fR\x04data\"\xb0\x03\n" +
 	"\n" +
 	"RouteTable\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12:\n" +
@@ -1982,7 +3412,10 @@ const file_routetable_v1_routetable_proto_rawDesc = "" +
 	"\n" +
 	"access_log\x18\x05 \x01(\v2\x18.routetable.v1.AccessLogR\taccessLog\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x06 \x01(\bR\trequestId\"\x85\x01\n" +
+	"request_id\x18\x06 \x01(\bR\trequestId\x12'\n" +
+	"\x0ftrusted_proxies\x18\a \x03(\tR\x0etrustedProxies\x12%\n" +
+	"\x0eproxy_protocol\x18\b \x01(\bR\rproxyProtocol\x12D\n" +
+	"\x10resolve_interval\x18\t \x01(\v2\x19.google.protobuf.DurationR\x0fresolveInterval\"\x85\x01\n" +
 	"\tAccessLog\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x126\n" +
 	"\x06format\x18\x02 \x01(\x0e2\x1e.routetable.v1.AccessLogFormatR\x06format\x12,\n" +
@@ -1993,7 +3426,7 @@ const file_routetable_v1_routetable_proto_rawDesc = "" +
 	"\rmax_uri_bytes\x18\x03 \x01(\rR\vmaxUriBytes\x12@\n" +
 	"\x0eheader_timeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\rheaderTimeout\x12<\n" +
 	"\fidle_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x12'\n" +
-	"\x0fmax_connections\x18\x06 \x01(\rR\x0emaxConnections\"\xc2\x02\n" +
+	"\x0fmax_connections\x18\x06 \x01(\rR\x0emaxConnections\"\xa3\b\n" +
 	"\bEndpoint\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x05exact\x18\x02 \x01(\tH\x00R\x05exact\x12\x18\n" +
@@ -2003,18 +3436,104 @@ const file_routetable_v1_routetable_proto_rawDesc = "" +
 	"\aheaders\x18\x06 \x03(\v2\x1a.routetable.v1.HeaderMatchR\aheaders\x12*\n" +
 	"\x04pool\x18\a \x03(\v2\x16.routetable.v1.BackendR\x04pool\x123\n" +
 	"\btimeouts\x18\b \x01(\v2\x17.routetable.v1.TimeoutsR\btimeouts\x12!\n" +
-	"\freplace_host\x18\t \x01(\bR\vreplaceHostB\x06\n" +
-	"\x04path\"7\n" +
+	"\freplace_host\x18\t \x01(\bR\vreplaceHost\x12=\n" +
+	"\factive_check\x18\n" +
+	" \x01(\v2\x1a.routetable.v1.ActiveCheckR\vactiveCheck\x12@\n" +
+	"\rpassive_check\x18\v \x01(\v2\x1b.routetable.v1.PassiveCheckR\fpassiveCheck\x122\n" +
+	"\x15refuse_when_unhealthy\x18\f \x01(\bR\x13refuseWhenUnhealthy\x12*\n" +
+	"\x05retry\x18\r \x01(\v2\x14.routetable.v1.RetryR\x05retry\x12C\n" +
+	"\x0eload_balancing\x18\x0e \x01(\v2\x1c.routetable.v1.LoadBalancingR\rloadBalancing\x12!\n" +
+	"\fmax_requests\x18\x0f \x01(\rR\vmaxRequests\x12*\n" +
+	"\x05queue\x18\x10 \x01(\v2\x14.routetable.v1.QueueR\x05queue\x127\n" +
+	"\n" +
+	"rate_limit\x18\x11 \x01(\v2\x18.routetable.v1.RateLimitR\trateLimit\x12C\n" +
+	"\x0frequest_headers\x18\x12 \x01(\v2\x1a.routetable.v1.HeaderEditsR\x0erequestHeaders\x12E\n" +
+	"\x10response_headers\x18\x13 \x01(\v2\x1a.routetable.v1.HeaderEditsR\x0fresponseHeaders\x120\n" +
+	"\arewrite\x18\x14 \x01(\v2\x16.routetable.v1.RewriteR\arewrite\x125\n" +
+	"\bredirect\x18\x15 \x01(\v2\x17.routetable.v1.RedirectH\x01R\bredirect\x122\n" +
+	"\arespond\x18\x16 \x01(\v2\x16.routetable.v1.RespondH\x01R\arespondB\x06\n" +
+	"\x04pathB\b\n" +
+	"\x06answer\"\xe7\x03\n" +
+	"\vActiveCheck\x12\x10\n" +
+	"\x03tcp\x18\x01 \x01(\bR\x03tcp\x12\x16\n" +
+	"\x06method\x18\x02 \x01(\tR\x06method\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12\x12\n" +
+	"\x04host\x18\x04 \x01(\tR\x04host\x12/\n" +
+	"\aheaders\x18\x05 \x03(\v2\x15.routetable.v1.HeaderR\aheaders\x12?\n" +
+	"\rexpect_status\x18\x06 \x03(\v2\x1a.routetable.v1.StatusRangeR\fexpectStatus\x12\x1f\n" +
+	"\vexpect_body\x18\a \x01(\tR\n" +
+	"expectBody\x12\x12\n" +
+	"\x04port\x18\b \x01(\rR\x04port\x125\n" +
+	"\binterval\x18\t \x01(\v2\x19.google.protobuf.DurationR\binterval\x123\n" +
+	"\atimeout\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12%\n" +
+	"\x0ejitter_percent\x18\v \x01(\rR\rjitterPercent\x12#\n" +
+	"\rhealthy_after\x18\f \x01(\rR\fhealthyAfter\x12'\n" +
+	"\x0funhealthy_after\x18\r \x01(\rR\x0eunhealthyAfter\"2\n" +
+	"\x06Header\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"7\n" +
+	"\vStatusRange\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\rR\x05first\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\rR\x04last\"\xc0\x01\n" +
+	"\fPassiveCheck\x121\n" +
+	"\x14consecutive_failures\x18\x01 \x01(\rR\x13consecutiveFailures\x126\n" +
+	"\teject_for\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bejectFor\x12.\n" +
+	"\x13max_ejected_percent\x18\x03 \x01(\rR\x11maxEjectedPercent\x12\x15\n" +
+	"\x06on_5xx\x18\x04 \x01(\bR\x05on5xx\"\xb5\x01\n" +
+	"\x05Retry\x12\x1a\n" +
+	"\battempts\x18\x01 \x01(\rR\battempts\x12&\n" +
+	"\x02on\x18\x02 \x03(\x0e2\x16.routetable.v1.RetryOnR\x02on\x12A\n" +
+	"\x0fper_try_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rperTryTimeout\x12%\n" +
+	"\x0ebudget_percent\x18\x04 \x01(\rR\rbudgetPercent\"\x9e\x01\n" +
+	"\rLoadBalancing\x12-\n" +
+	"\x06policy\x18\x01 \x01(\x0e2\x15.routetable.v1.PolicyR\x06policy\x12$\n" +
+	"\x03key\x18\x02 \x01(\v2\x12.routetable.v1.KeyR\x03key\x128\n" +
+	"\n" +
+	"slow_start\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\tslowStart\"E\n" +
+	"\x03Key\x12*\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x16.routetable.v1.KeyKindR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"P\n" +
+	"\x05Queue\x12\x12\n" +
+	"\x04size\x18\x01 \x01(\rR\x04size\x123\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x90\x01\n" +
+	"\tRateLimit\x12\x1a\n" +
+	"\brequests\x18\x01 \x01(\rR\brequests\x12+\n" +
+	"\x03per\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03per\x12\x14\n" +
+	"\x05burst\x18\x03 \x01(\rR\x05burst\x12$\n" +
+	"\x03key\x18\x04 \x01(\v2\x12.routetable.v1.KeyR\x03key\"w\n" +
+	"\vHeaderEdits\x12'\n" +
+	"\x03set\x18\x01 \x03(\v2\x15.routetable.v1.HeaderR\x03set\x12'\n" +
+	"\x03add\x18\x02 \x03(\v2\x15.routetable.v1.HeaderR\x03add\x12\x16\n" +
+	"\x06remove\x18\x03 \x03(\tR\x06remove\"m\n" +
+	"\aRewrite\x12\x14\n" +
+	"\x04path\x18\x01 \x01(\tH\x00R\x04path\x12\x18\n" +
+	"\x06prefix\x18\x02 \x01(\tH\x00R\x06prefix\x12,\n" +
+	"\x05regex\x18\x03 \x01(\v2\x14.routetable.v1.RegexH\x00R\x05regexB\x04\n" +
+	"\x02to\"7\n" +
+	"\x05Regex\x12\x14\n" +
+	"\x05match\x18\x01 \x01(\tR\x05match\x12\x18\n" +
+	"\areplace\x18\x02 \x01(\tR\areplace\"2\n" +
+	"\bRedirect\x12\x0e\n" +
+	"\x02to\x18\x01 \x01(\tR\x02to\x12\x16\n" +
+	"\x06status\x18\x02 \x01(\rR\x06status\"f\n" +
+	"\aRespond\x12\x16\n" +
+	"\x06status\x18\x01 \x01(\rR\x06status\x12\x12\n" +
+	"\x04body\x18\x02 \x01(\fR\x04body\x12/\n" +
+	"\aheaders\x18\x03 \x03(\v2\x15.routetable.v1.HeaderR\aheaders\"7\n" +
 	"\vHeaderMatch\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"3\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"n\n" +
 	"\aBackend\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x16\n" +
-	"\x06weight\x18\x02 \x01(\rR\x06weight\"\xa5\x01\n" +
+	"\x06weight\x18\x02 \x01(\rR\x06weight\x12\x16\n" +
+	"\x06backup\x18\x03 \x01(\bR\x06backup\x12!\n" +
+	"\fmax_requests\x18\x04 \x01(\rR\vmaxRequests\"\xda\x01\n" +
 	"\bTimeouts\x123\n" +
 	"\aconnect\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\aconnect\x125\n" +
 	"\bresponse\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bresponse\x12-\n" +
-	"\x04idle\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04idle*D\n" +
+	"\x04idle\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04idle\x123\n" +
+	"\arequest\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\arequest*D\n" +
 	"\x06Source\x12\x16\n" +
 	"\x12SOURCE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSOURCE_STREAM\x10\x01\x12\x0f\n" +
@@ -2026,7 +3545,26 @@ const file_routetable_v1_routetable_proto_rawDesc = "" +
 	"\x1dACCESS_LOG_FORMAT_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ACCESS_LOG_FORMAT_JSON\x10\x01\x12\x1c\n" +
 	"\x18ACCESS_LOG_FORMAT_COMMON\x10\x02\x12\x1e\n" +
-	"\x1aACCESS_LOG_FORMAT_COMBINED\x10\x032g\n" +
+	"\x1aACCESS_LOG_FORMAT_COMBINED\x10\x03*\xa1\x01\n" +
+	"\aRetryOn\x12\x18\n" +
+	"\x14RETRY_ON_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18RETRY_ON_CONNECT_FAILURE\x10\x01\x12\x12\n" +
+	"\x0eRETRY_ON_RESET\x10\x02\x12\x14\n" +
+	"\x10RETRY_ON_TIMEOUT\x10\x03\x12\x10\n" +
+	"\fRETRY_ON_502\x10\x04\x12\x10\n" +
+	"\fRETRY_ON_503\x10\x05\x12\x10\n" +
+	"\fRETRY_ON_504\x10\x06*i\n" +
+	"\x06Policy\x12\x16\n" +
+	"\x12POLICY_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14POLICY_LEAST_REQUEST\x10\x01\x12\x11\n" +
+	"\rPOLICY_RANDOM\x10\x02\x12\x1a\n" +
+	"\x16POLICY_CONSISTENT_HASH\x10\x03*x\n" +
+	"\aKeyKind\x12\x18\n" +
+	"\x14KEY_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12KEY_KIND_CLIENT_IP\x10\x01\x12\x13\n" +
+	"\x0fKEY_KIND_HEADER\x10\x02\x12\x13\n" +
+	"\x0fKEY_KIND_COOKIE\x10\x03\x12\x11\n" +
+	"\rKEY_KIND_PATH\x10\x042g\n" +
 	"\x11RouteTableService\x12R\n" +
 	"\tSubscribe\x12\x1f.routetable.v1.SubscribeRequest\x1a .routetable.v1.SubscribeResponse(\x010\x01B/Z-reverseproxy/proto/routetable/v1;routetablev1b\x06proto3"
 
@@ -2042,74 +3580,122 @@ func file_routetable_v1_routetable_proto_rawDescGZIP() []byte {
 	return file_routetable_v1_routetable_proto_rawDescData
 }
 
-var file_routetable_v1_routetable_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_routetable_v1_routetable_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_routetable_v1_routetable_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_routetable_v1_routetable_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_routetable_v1_routetable_proto_goTypes = []any{
 	(Source)(0),                 // 0: routetable.v1.Source
 	(Encoding)(0),               // 1: routetable.v1.Encoding
 	(AccessLogFormat)(0),        // 2: routetable.v1.AccessLogFormat
-	(*SubscribeRequest)(nil),    // 3: routetable.v1.SubscribeRequest
-	(*SubscribeResponse)(nil),   // 4: routetable.v1.SubscribeResponse
-	(*Hello)(nil),               // 5: routetable.v1.Hello
-	(*State)(nil),               // 6: routetable.v1.State
-	(*Applied)(nil),             // 7: routetable.v1.Applied
-	(*Rejected)(nil),            // 8: routetable.v1.Rejected
-	(*Problem)(nil),             // 9: routetable.v1.Problem
-	(*Heartbeat)(nil),           // 10: routetable.v1.Heartbeat
-	(*BackendReport)(nil),       // 11: routetable.v1.BackendReport
-	(*InFlight)(nil),            // 12: routetable.v1.InFlight
-	(*Goodbye)(nil),             // 13: routetable.v1.Goodbye
-	(*Current)(nil),             // 14: routetable.v1.Current
-	(*Alive)(nil),               // 15: routetable.v1.Alive
-	(*Report)(nil),              // 16: routetable.v1.Report
-	(*Chunk)(nil),               // 17: routetable.v1.Chunk
-	(*RouteTable)(nil),          // 18: routetable.v1.RouteTable
-	(*AccessLog)(nil),           // 19: routetable.v1.AccessLog
-	(*Limits)(nil),              // 20: routetable.v1.Limits
-	(*Endpoint)(nil),            // 21: routetable.v1.Endpoint
-	(*HeaderMatch)(nil),         // 22: routetable.v1.HeaderMatch
-	(*Backend)(nil),             // 23: routetable.v1.Backend
-	(*Timeouts)(nil),            // 24: routetable.v1.Timeouts
-	nil,                         // 25: routetable.v1.Hello.LabelsEntry
-	(*durationpb.Duration)(nil), // 26: google.protobuf.Duration
+	(RetryOn)(0),                // 3: routetable.v1.RetryOn
+	(Policy)(0),                 // 4: routetable.v1.Policy
+	(KeyKind)(0),                // 5: routetable.v1.KeyKind
+	(*SubscribeRequest)(nil),    // 6: routetable.v1.SubscribeRequest
+	(*SubscribeResponse)(nil),   // 7: routetable.v1.SubscribeResponse
+	(*Hello)(nil),               // 8: routetable.v1.Hello
+	(*State)(nil),               // 9: routetable.v1.State
+	(*Applied)(nil),             // 10: routetable.v1.Applied
+	(*Rejected)(nil),            // 11: routetable.v1.Rejected
+	(*Problem)(nil),             // 12: routetable.v1.Problem
+	(*Heartbeat)(nil),           // 13: routetable.v1.Heartbeat
+	(*BackendReport)(nil),       // 14: routetable.v1.BackendReport
+	(*InFlight)(nil),            // 15: routetable.v1.InFlight
+	(*Goodbye)(nil),             // 16: routetable.v1.Goodbye
+	(*Current)(nil),             // 17: routetable.v1.Current
+	(*Alive)(nil),               // 18: routetable.v1.Alive
+	(*Report)(nil),              // 19: routetable.v1.Report
+	(*Chunk)(nil),               // 20: routetable.v1.Chunk
+	(*RouteTable)(nil),          // 21: routetable.v1.RouteTable
+	(*AccessLog)(nil),           // 22: routetable.v1.AccessLog
+	(*Limits)(nil),              // 23: routetable.v1.Limits
+	(*Endpoint)(nil),            // 24: routetable.v1.Endpoint
+	(*ActiveCheck)(nil),         // 25: routetable.v1.ActiveCheck
+	(*Header)(nil),              // 26: routetable.v1.Header
+	(*StatusRange)(nil),         // 27: routetable.v1.StatusRange
+	(*PassiveCheck)(nil),        // 28: routetable.v1.PassiveCheck
+	(*Retry)(nil),               // 29: routetable.v1.Retry
+	(*LoadBalancing)(nil),       // 30: routetable.v1.LoadBalancing
+	(*Key)(nil),                 // 31: routetable.v1.Key
+	(*Queue)(nil),               // 32: routetable.v1.Queue
+	(*RateLimit)(nil),           // 33: routetable.v1.RateLimit
+	(*HeaderEdits)(nil),         // 34: routetable.v1.HeaderEdits
+	(*Rewrite)(nil),             // 35: routetable.v1.Rewrite
+	(*Regex)(nil),               // 36: routetable.v1.Regex
+	(*Redirect)(nil),            // 37: routetable.v1.Redirect
+	(*Respond)(nil),             // 38: routetable.v1.Respond
+	(*HeaderMatch)(nil),         // 39: routetable.v1.HeaderMatch
+	(*Backend)(nil),             // 40: routetable.v1.Backend
+	(*Timeouts)(nil),            // 41: routetable.v1.Timeouts
+	nil,                         // 42: routetable.v1.Hello.LabelsEntry
+	(*durationpb.Duration)(nil), // 43: google.protobuf.Duration
 }
 var file_routetable_v1_routetable_proto_depIdxs = []int32{
-	5,  // 0: routetable.v1.SubscribeRequest.hello:type_name -> routetable.v1.Hello
-	7,  // 1: routetable.v1.SubscribeRequest.applied:type_name -> routetable.v1.Applied
-	8,  // 2: routetable.v1.SubscribeRequest.rejected:type_name -> routetable.v1.Rejected
-	10, // 3: routetable.v1.SubscribeRequest.heartbeat:type_name -> routetable.v1.Heartbeat
-	13, // 4: routetable.v1.SubscribeRequest.goodbye:type_name -> routetable.v1.Goodbye
-	14, // 5: routetable.v1.SubscribeResponse.current:type_name -> routetable.v1.Current
-	17, // 6: routetable.v1.SubscribeResponse.chunk:type_name -> routetable.v1.Chunk
-	15, // 7: routetable.v1.SubscribeResponse.alive:type_name -> routetable.v1.Alive
-	16, // 8: routetable.v1.SubscribeResponse.report:type_name -> routetable.v1.Report
-	25, // 9: routetable.v1.Hello.labels:type_name -> routetable.v1.Hello.LabelsEntry
-	6,  // 10: routetable.v1.Hello.state:type_name -> routetable.v1.State
+	8,  // 0: routetable.v1.SubscribeRequest.hello:type_name -> routetable.v1.Hello
+	10, // 1: routetable.v1.SubscribeRequest.applied:type_name -> routetable.v1.Applied
+	11, // 2: routetable.v1.SubscribeRequest.rejected:type_name -> routetable.v1.Rejected
+	13, // 3: routetable.v1.SubscribeRequest.heartbeat:type_name -> routetable.v1.Heartbeat
+	16, // 4: routetable.v1.SubscribeRequest.goodbye:type_name -> routetable.v1.Goodbye
+	17, // 5: routetable.v1.SubscribeResponse.current:type_name -> routetable.v1.Current
+	20, // 6: routetable.v1.SubscribeResponse.chunk:type_name -> routetable.v1.Chunk
+	18, // 7: routetable.v1.SubscribeResponse.alive:type_name -> routetable.v1.Alive
+	19, // 8: routetable.v1.SubscribeResponse.report:type_name -> routetable.v1.Report
+	42, // 9: routetable.v1.Hello.labels:type_name -> routetable.v1.Hello.LabelsEntry
+	9,  // 10: routetable.v1.Hello.state:type_name -> routetable.v1.State
 	0,  // 11: routetable.v1.State.source:type_name -> routetable.v1.Source
-	9,  // 12: routetable.v1.Rejected.problems:type_name -> routetable.v1.Problem
-	6,  // 13: routetable.v1.Heartbeat.state:type_name -> routetable.v1.State
-	11, // 14: routetable.v1.Heartbeat.backends:type_name -> routetable.v1.BackendReport
-	12, // 15: routetable.v1.Heartbeat.watched:type_name -> routetable.v1.InFlight
+	12, // 12: routetable.v1.Rejected.problems:type_name -> routetable.v1.Problem
+	9,  // 13: routetable.v1.Heartbeat.state:type_name -> routetable.v1.State
+	14, // 14: routetable.v1.Heartbeat.backends:type_name -> routetable.v1.BackendReport
+	15, // 15: routetable.v1.Heartbeat.watched:type_name -> routetable.v1.InFlight
 	1,  // 16: routetable.v1.Chunk.encoding:type_name -> routetable.v1.Encoding
-	21, // 17: routetable.v1.RouteTable.endpoints:type_name -> routetable.v1.Endpoint
-	20, // 18: routetable.v1.RouteTable.limits:type_name -> routetable.v1.Limits
-	19, // 19: routetable.v1.RouteTable.access_log:type_name -> routetable.v1.AccessLog
-	2,  // 20: routetable.v1.AccessLog.format:type_name -> routetable.v1.AccessLogFormat
-	26, // 21: routetable.v1.Limits.header_timeout:type_name -> google.protobuf.Duration
-	26, // 22: routetable.v1.Limits.idle_timeout:type_name -> google.protobuf.Duration
-	22, // 23: routetable.v1.Endpoint.headers:type_name -> routetable.v1.HeaderMatch
-	23, // 24: routetable.v1.Endpoint.pool:type_name -> routetable.v1.Backend
-	24, // 25: routetable.v1.Endpoint.timeouts:type_name -> routetable.v1.Timeouts
-	26, // 26: routetable.v1.Timeouts.connect:type_name -> google.protobuf.Duration
-	26, // 27: routetable.v1.Timeouts.response:type_name -> google.protobuf.Duration
-	26, // 28: routetable.v1.Timeouts.idle:type_name -> google.protobuf.Duration
-	3,  // 29: routetable.v1.RouteTableService.Subscribe:input_type -> routetable.v1.SubscribeRequest
-	4,  // 30: routetable.v1.RouteTableService.Subscribe:output_type -> routetable.v1.SubscribeResponse
-	30, // [30:31] is the sub-list for method output_type
-	29, // [29:30] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	24, // 17: routetable.v1.RouteTable.endpoints:type_name -> routetable.v1.Endpoint
+	23, // 18: routetable.v1.RouteTable.limits:type_name -> routetable.v1.Limits
+	22, // 19: routetable.v1.RouteTable.access_log:type_name -> routetable.v1.AccessLog
+	43, // 20: routetable.v1.RouteTable.resolve_interval:type_name -> google.protobuf.Duration
+	2,  // 21: routetable.v1.AccessLog.format:type_name -> routetable.v1.AccessLogFormat
+	43, // 22: routetable.v1.Limits.header_timeout:type_name -> google.protobuf.Duration
+	43, // 23: routetable.v1.Limits.idle_timeout:type_name -> google.protobuf.Duration
+	39, // 24: routetable.v1.Endpoint.headers:type_name -> routetable.v1.HeaderMatch
+	40, // 25: routetable.v1.Endpoint.pool:type_name -> routetable.v1.Backend
+	41, // 26: routetable.v1.Endpoint.timeouts:type_name -> routetable.v1.Timeouts
+	25, // 27: routetable.v1.Endpoint.active_check:type_name -> routetable.v1.ActiveCheck
+	28, // 28: routetable.v1.Endpoint.passive_check:type_name -> routetable.v1.PassiveCheck
+	29, // 29: routetable.v1.Endpoint.retry:type_name -> routetable.v1.Retry
+	30, // 30: routetable.v1.Endpoint.load_balancing:type_name -> routetable.v1.LoadBalancing
+	32, // 31: routetable.v1.Endpoint.queue:type_name -> routetable.v1.Queue
+	33, // 32: routetable.v1.Endpoint.rate_limit:type_name -> routetable.v1.RateLimit
+	34, // 33: routetable.v1.Endpoint.request_headers:type_name -> routetable.v1.HeaderEdits
+	34, // 34: routetable.v1.Endpoint.response_headers:type_name -> routetable.v1.HeaderEdits
+	35, // 35: routetable.v1.Endpoint.rewrite:type_name -> routetable.v1.Rewrite
+	37, // 36: routetable.v1.Endpoint.redirect:type_name -> routetable.v1.Redirect
+	38, // 37: routetable.v1.Endpoint.respond:type_name -> routetable.v1.Respond
+	26, // 38: routetable.v1.ActiveCheck.headers:type_name -> routetable.v1.Header
+	27, // 39: routetable.v1.ActiveCheck.expect_status:type_name -> routetable.v1.StatusRange
+	43, // 40: routetable.v1.ActiveCheck.interval:type_name -> google.protobuf.Duration
+	43, // 41: routetable.v1.ActiveCheck.timeout:type_name -> google.protobuf.Duration
+	43, // 42: routetable.v1.PassiveCheck.eject_for:type_name -> google.protobuf.Duration
+	3,  // 43: routetable.v1.Retry.on:type_name -> routetable.v1.RetryOn
+	43, // 44: routetable.v1.Retry.per_try_timeout:type_name -> google.protobuf.Duration
+	4,  // 45: routetable.v1.LoadBalancing.policy:type_name -> routetable.v1.Policy
+	31, // 46: routetable.v1.LoadBalancing.key:type_name -> routetable.v1.Key
+	43, // 47: routetable.v1.LoadBalancing.slow_start:type_name -> google.protobuf.Duration
+	5,  // 48: routetable.v1.Key.kind:type_name -> routetable.v1.KeyKind
+	43, // 49: routetable.v1.Queue.timeout:type_name -> google.protobuf.Duration
+	43, // 50: routetable.v1.RateLimit.per:type_name -> google.protobuf.Duration
+	31, // 51: routetable.v1.RateLimit.key:type_name -> routetable.v1.Key
+	26, // 52: routetable.v1.HeaderEdits.set:type_name -> routetable.v1.Header
+	26, // 53: routetable.v1.HeaderEdits.add:type_name -> routetable.v1.Header
+	36, // 54: routetable.v1.Rewrite.regex:type_name -> routetable.v1.Regex
+	26, // 55: routetable.v1.Respond.headers:type_name -> routetable.v1.Header
+	43, // 56: routetable.v1.Timeouts.connect:type_name -> google.protobuf.Duration
+	43, // 57: routetable.v1.Timeouts.response:type_name -> google.protobuf.Duration
+	43, // 58: routetable.v1.Timeouts.idle:type_name -> google.protobuf.Duration
+	43, // 59: routetable.v1.Timeouts.request:type_name -> google.protobuf.Duration
+	6,  // 60: routetable.v1.RouteTableService.Subscribe:input_type -> routetable.v1.SubscribeRequest
+	7,  // 61: routetable.v1.RouteTableService.Subscribe:output_type -> routetable.v1.SubscribeResponse
+	61, // [61:62] is the sub-list for method output_type
+	60, // [60:61] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_routetable_v1_routetable_proto_init() }
@@ -2133,14 +3719,21 @@ func file_routetable_v1_routetable_proto_init() {
 	file_routetable_v1_routetable_proto_msgTypes[18].OneofWrappers = []any{
 		(*Endpoint_Exact)(nil),
 		(*Endpoint_Prefix)(nil),
+		(*Endpoint_Redirect)(nil),
+		(*Endpoint_Respond)(nil),
+	}
+	file_routetable_v1_routetable_proto_msgTypes[29].OneofWrappers = []any{
+		(*Rewrite_Path)(nil),
+		(*Rewrite_Prefix)(nil),
+		(*Rewrite_Regex)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_routetable_v1_routetable_proto_rawDesc), len(file_routetable_v1_routetable_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   23,
+			NumEnums:      6,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
