@@ -31,6 +31,9 @@ const (
 	// overdueFactor: a data plane that is alive, and has not answered for this
 	// many apply deadlines, never will on this stream.
 	overdueFactor = 3
+	// announceDelay gathers changes of the number of data planes: a thousand that
+	// come back at once are not a thousand messages to each of them.
+	announceDelay = 100 * time.Millisecond
 )
 
 // errFull is returned to a data plane for which there is no room.
@@ -85,6 +88,9 @@ type Fleet struct {
 	// sessions by id, in the order of registration: any number that are
 	// connected, or a single one that is not.
 	sessions map[string][]*session
+	// live is how many of them are, and announcing that the streams are to be told.
+	live       uint32
+	announcing bool
 }
 
 // New returns a fleet without a desired table and without data planes.
@@ -189,6 +195,10 @@ func (f *Fleet) connect(h *routetablev1.Hello, peer string) (*session, error) {
 	now := f.opts.Now()
 	s.connected, s.since, s.lastContact = true, now, now
 	f.sessions[s.id] = append(slices.DeleteFunc(f.sessions[s.id], func(o *session) bool { return !o.connected }), s)
+	for _, o := range f.sessions[s.id] {
+		f.count(o, o == s) // until it speaks, another is this one's past
+	}
+	s.toldLive = f.live // its first heartbeat asks
 	f.adopt(s)
 	f.opts.Log.Info("data plane connected", "id", s.id, "session", s.sessionID, "address", s.address,
 		"version", s.version, "revision", s.revision, "source", sourceName(s.source), "build", s.build)
@@ -205,6 +215,7 @@ func (f *Fleet) disconnect(s *session, reason string) {
 	}
 	s.connected = false
 	s.lastContact = f.opts.Now()
+	f.count(s, false)
 	if s.flight != nil {
 		s.flight = nil
 		f.metrics.pushes.WithLabelValues(pushFailed).Inc()
@@ -240,6 +251,9 @@ func (f *Fleet) Sweep() {
 				}
 				continue
 			}
+			if f.silent(s, now) {
+				f.count(s, false)
+			}
 			stale := f.state(s, desired, now) == stateStale
 			if stale && !s.toldStale {
 				f.opts.Log.Warn("data plane is stale", "id", s.id, "session", s.sessionID, "error", f.trouble(s, desired, now))
@@ -261,6 +275,7 @@ func (f *Fleet) handle(s *session, m *routetablev1.SubscribeRequest) (done bool,
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s.lastContact = f.opts.Now()
+	f.count(s, true)
 	switch m := m.GetMessage().(type) {
 	case *routetablev1.SubscribeRequest_Hello:
 		return false, errors.New("a second hello on one stream")
@@ -272,6 +287,7 @@ func (f *Fleet) handle(s *session, m *routetablev1.SubscribeRequest) (done bool,
 		err = f.heartbeat(s, m.Heartbeat)
 	case *routetablev1.SubscribeRequest_Goodbye:
 		s.connected = false
+		f.count(s, false)
 		f.remove(s)
 		f.opts.Log.Info("data plane said goodbye", "id", s.id, "session", s.sessionID)
 		return true, nil
@@ -335,28 +351,25 @@ type step int
 
 const (
 	stepWait    step = iota // nothing, until the session wakes or the table is superseded
-	stepAlive               // answer a heartbeat
+	stepAlive               // answer a heartbeat, or tell the number of data planes
 	stepCurrent             // tell that the desired table runs there already
 	stepTable               // send the desired table
 )
 
 // next decides what to do for the session, and returns the desired table it
-// decided by. What it asks for is noted as done, except for stepTable, which
-// begin notes once there is a slot to send in.
+// decided by. What it asks for is noted as done, except for stepAlive, which takeAlive
+// notes, and stepTable, which begin notes once there is a slot to send in.
 func (f *Fleet) next(s *session) (step, *Table) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	t := f.desired.Load()
-	switch {
-	case s.aliveOwed:
-		s.aliveOwed = false
+	switch settled := s.flight != nil || s.parked == t.Version || s.version == t.Version && s.told == t; {
+	case (settled || s.aliveOwed) && f.owesAlive(s):
 		return stepAlive, t
-	case s.flight != nil, s.parked == t.Version:
+	case settled:
 		return stepWait, t
 	case s.version != t.Version:
 		return stepTable, t
-	case s.told == t:
-		return stepWait, t
 	}
 	s.told = t
 	s.unpark()
@@ -383,15 +396,6 @@ func (f *Fleet) abandon(s *session) {
 	defer f.mu.Unlock()
 	s.flight = nil
 	f.metrics.pushes.WithLabelValues(pushAbandoned).Inc()
-}
-
-// takeAlive reports whether a heartbeat is to be answered now.
-func (f *Fleet) takeAlive(s *session) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	owed := s.aliveOwed
-	s.aliveOwed = false
-	return owed
 }
 
 // sourceName returns the word for where a table came from; empty for none, and

@@ -204,10 +204,6 @@ func endOf(err error) error {
 	return err
 }
 
-var aliveMessage = &routetablev1.SubscribeResponse{
-	Message: &routetablev1.SubscribeResponse_Alive{Alive: &routetablev1.Alive{}},
-}
-
 // send brings the data plane to the desired table, again and again. It is the
 // only one to send on the stream.
 func (st *stream) send() {
@@ -223,7 +219,7 @@ func (st *stream) send() {
 				return
 			}
 		case stepAlive:
-			err = st.write(aliveMessage)
+			err = st.writeAlive()
 		case stepCurrent:
 			err = st.write(&routetablev1.SubscribeResponse{Message: &routetablev1.SubscribeResponse_Current{
 				Current: &routetablev1.Current{Version: t.Version, Revision: t.Revision},
@@ -265,10 +261,8 @@ func (st *stream) sendTable() error {
 				return nil
 			default:
 			}
-			if st.server.fleet.takeAlive(st.session) {
-				if err := st.write(aliveMessage); err != nil {
-					return err
-				}
+			if err := st.writeAlive(); err != nil {
+				return err
 			}
 		}
 		if err := st.write(f); err != nil {
@@ -276,6 +270,15 @@ func (st *stream) sendTable() error {
 		}
 	}
 	return nil
+}
+
+// writeAlive sends a sign of life if one is owed.
+func (st *stream) writeAlive() error {
+	m := st.server.fleet.takeAlive(st.session)
+	if m == nil {
+		return nil
+	}
+	return st.write(m)
 }
 
 // write sends one message, which may be shared with other streams, and ends the

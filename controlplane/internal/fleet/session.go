@@ -53,8 +53,11 @@ type session struct {
 	parked  string
 	reasons string
 
+	live bool // counted in Fleet.live
 	// aliveOwed: a heartbeat is to be answered.
 	aliveOwed bool
+	// toldLive is the number of live data planes that it was told last.
+	toldLive uint32
 	// wake tells the stream's sender that there may be something to do.
 	wake chan struct{}
 }
