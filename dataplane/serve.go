@@ -57,6 +57,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 
 	live := new(table.Live)
 	set := metrics.NewSet(threads)
+	state := &table.State{Backends: backend.NewRegistry(), Metrics: set}
 	registry := prometheus.NewRegistry()
 	proxy, err := loop.NewServer(loop.Options{
 		Driver: s.driver, Threads: threads, Live: live, Metrics: set, Log: log,
@@ -71,13 +72,13 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 		Open: func(address string, port uint16) (activate.Listener, error) {
 			return proxy.Open(address, port)
 		},
-		AccessLog: writer, Live: live, State: &table.State{Backends: backend.NewRegistry(), Metrics: set}, Log: log,
+		AccessLog: writer, Live: live, State: state, Log: log,
 	})
 	subscriber := subscribe.New(subscribe.Options{
 		ControlPlanes: s.controlPlanes, ID: id, Labels: s.labels, Build: build(),
 		AdminAddress: adminServer.Addr().String(), Activator: activator, Store: subscribe.NewStore(stateDir),
 		Quietly: func(size uint64, work func()) { quietly(size, activator.InForce() != nil, work) },
-		Totals:  set.Totals, Log: log,
+		Fleet:   &state.Fleet, Totals: set.Totals, Log: log,
 	})
 	registry.MustRegister(set, writer, activator, subscriber, buildInfo(), threadsGauge(threads), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -67,6 +67,7 @@ type session struct {
 	cancel context.CancelCauseFunc
 	watch  *watchdog
 	out    chan *routetablev1.SubscribeRequest // reports; the sender owns the stream's sending side
+	began  time.Time
 
 	// heard: the control plane has said something. Belongs to the receiver.
 	heard bool
@@ -80,7 +81,7 @@ type session struct {
 func (s *Subscriber) session(stop context.Context, address string) (*session, error) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(stop))
 	defer cancel(nil)
-	x := &session{s: s, ctx: ctx, cancel: cancel, out: make(chan *routetablev1.SubscribeRequest)}
+	x := &session{s: s, ctx: ctx, cancel: cancel, out: make(chan *routetablev1.SubscribeRequest), began: time.Now()}
 	conn, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithNoProxy(),
@@ -211,9 +212,21 @@ func (x *session) receive(address string) error {
 			case o != nil:
 				x.s.submit(task{session: x, version: o.version, revision: o.revision, offer: o, source: activate.Stream})
 			}
+		case *routetablev1.SubscribeResponse_Alive:
+			x.alive(m.Alive.GetDataPlanes())
 		default:
-			// Alive has done its work by arriving; kinds of a later release are ignored.
+			// Kinds of a later release are ignored.
 		}
+	}
+}
+
+// alive takes note of how many data planes there are. A control plane that has just
+// started, or taken over, counts those that have come back so far: a lower number is
+// believed only of a stream that has lasted for as long as that may take.
+func (x *session) alive(dataPlanes uint32) {
+	fleet, fewer := x.s.o.Fleet, int64(dataPlanes) < x.s.o.Fleet.Size()
+	if dataPlanes > 0 && (!fewer || time.Since(x.began) >= 2*x.s.o.MaxDelay) {
+		fleet.Set(dataPlanes)
 	}
 }
 

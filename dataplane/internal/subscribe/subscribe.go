@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"reverseproxy/dataplane/internal/activate"
+	"reverseproxy/dataplane/internal/limit"
 )
 
 // Options say who subscribes, and where. The zero durations mean the defaults.
@@ -39,6 +40,8 @@ type Options struct {
 	// Quietly does the work of applying a table that is so many bytes large when it
 	// is unpacked, and returns when it is done; nil: nothing special is made of it.
 	Quietly func(size uint64, work func())
+	// Fleet is told how many data planes there are; nil: nobody is.
+	Fleet *limit.Fleet
 	// Totals returns requests answered, and those failed by the proxy, since start.
 	Totals func() (requests, failures uint64)
 	Log    *slog.Logger
@@ -82,6 +85,9 @@ func New(o Options) *Subscriber {
 	o.MaxDelay = orDefault(o.MaxDelay, 5*time.Second)
 	if o.Quietly == nil {
 		o.Quietly = func(_ uint64, work func()) { work() }
+	}
+	if o.Fleet == nil {
+		o.Fleet = new(limit.Fleet)
 	}
 	return &Subscriber{o: o, tasks: make(chan task, 1)}
 }

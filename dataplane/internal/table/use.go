@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"reverseproxy/dataplane/internal/backend"
+	"reverseproxy/dataplane/internal/limit"
 	"reverseproxy/dataplane/internal/metrics"
 	"reverseproxy/proto/routetable"
 	routetablev1 "reverseproxy/proto/routetable/v1"
@@ -24,6 +25,8 @@ const eager = 1000
 type State struct {
 	Backends *backend.Registry
 	Metrics  *metrics.Set
+	// Fleet is what rates are divided by.
+	Fleet limit.Fleet
 
 	tables atomic.Uint64 // made so far
 
