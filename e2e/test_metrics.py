@@ -13,6 +13,7 @@ DATA_PLANE = {
     "dataplane_backend_errors_total": "counter",
     "dataplane_backend_request_duration_seconds": "histogram",
     "dataplane_backend_up": "gauge",
+    "dataplane_client_errors_total": "counter",
     "dataplane_connections": "gauge",
     "dataplane_request_bytes_total": "counter",
     "dataplane_response_bytes_total": "counter",

@@ -125,6 +125,15 @@ func CheckTimeout(d time.Duration) error {
 	return nil
 }
 
+// CheckOptionalTimeout says what is wrong with a timeout that may be left out,
+// which is written 0s.
+func CheckOptionalTimeout(d time.Duration) error {
+	if d < 0 || d > MaxTimeout {
+		return fmt.Errorf("%s is out of range; it must be 0s (none) to %s", d, MaxTimeout)
+	}
+	return nil
+}
+
 // CheckLogPath says what is wrong with the path of an access log. It is a path on
 // the machines of the data planes, whose working directories nobody knows.
 func CheckLogPath(path string) error {

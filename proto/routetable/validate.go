@@ -228,6 +228,9 @@ func (v *validation) timeouts(w *where, t *routetablev1.Timeouts) {
 	v.duration("timeouts.connect", w, t.GetConnect())
 	v.duration("timeouts.response", w, t.GetResponse())
 	v.duration("timeouts.idle", w, t.GetIdle())
+	if t.GetRequest() != nil {
+		v.duration("timeouts.request", w, t.GetRequest())
+	}
 }
 
 func (v *validation) limits(l *routetablev1.Limits) {

@@ -34,6 +34,7 @@ func TestValidateAccepts(t *testing.T) {
 		"non-ASCII header value":   func(t *routetablev1.RouteTable) { t.Endpoints[1].Headers[0].Value = "grün" },
 		"escaped path":             func(t *routetablev1.RouteTable) { t.Endpoints[1].Path = exact("/%2F//%E2%82%AC") },
 		"longest timeouts":         func(t *routetablev1.RouteTable) { t.Endpoints[1].Timeouts.Idle = durationpb.New(24 * time.Hour) },
+		"a request timeout":        func(t *routetablev1.RouteTable) { t.Endpoints[1].Timeouts.Request = durationpb.New(time.Minute) },
 		"most slots":               func(t *routetablev1.RouteTable) { t.Endpoints[0].Pool = weights(100, 1000, 1000) },
 		"many slots by equal weights": func(t *routetablev1.RouteTable) {
 			t.Endpoints[0].Pool = weights(2000, 1000, 1000)
@@ -152,6 +153,7 @@ func TestValidateRefuses(t *testing.T) {
 		{"zero timeout", of(func(e *endpoint) { e.Timeouts.Response = durationpb.New(0) }), "endpoints[1].timeouts.response: 0s"},
 		{"negative timeout", of(func(e *endpoint) { e.Timeouts.Idle = durationpb.New(-1) }), "endpoints[1].timeouts.idle: has -1 nanoseconds"},
 		{"long timeout", of(func(e *endpoint) { e.Timeouts.Idle.Seconds = 1 << 50 }), "endpoints[1].timeouts.idle: "},
+		{"zero request timeout", of(func(e *endpoint) { e.Timeouts.Request = durationpb.New(0) }), "endpoints[1].timeouts.request: 0s"},
 		{"split timeout", of(func(e *endpoint) { e.Timeouts.Idle = &durationpb.Duration{Nanos: 1e9} }), "endpoints[1].timeouts.idle: has 1000000000 nano"},
 	}
 	for _, test := range tests {

@@ -93,6 +93,9 @@ func printExplanation(p *page, q *fleetv1.ExplainRequest, a *fleetv1.ExplainResp
 		if a.GetStatus() != 0 {
 			p.printf("     %s: every backend is drained (weight 0)\n", p.paint(red, statusText(a.GetStatus())))
 		}
+		for _, line := range a.GetSettings() {
+			p.printf("     %s\n", line)
+		}
 	default:
 		p.printf("  -> %s: %s\n", p.paint(red, statusText(a.GetStatus())), whyNot(a))
 	}
@@ -144,6 +147,7 @@ type explanation struct {
 	Status            uint32           `json:"status"`          // of the proxy's own answer; 0: a backend answers
 	Allow             []string         `json:"allow,omitempty"` // with status 405
 	Endpoint          string           `json:"endpoint"`
+	Settings          []string         `json:"settings,omitempty"` // for people
 	Backends          []backendRequest `json:"backends"`
 	Mismatches        []mismatch       `json:"mismatches"`
 	MismatchesOmitted uint32           `json:"mismatchesOmitted"`
@@ -163,7 +167,7 @@ type mismatch struct {
 
 func printExplanationJSON(env *Env, a *fleetv1.ExplainResponse) error {
 	x := explanation{
-		Status: a.GetStatus(), Allow: a.GetAllow(), Endpoint: a.GetEndpoint(),
+		Status: a.GetStatus(), Allow: a.GetAllow(), Endpoint: a.GetEndpoint(), Settings: a.GetSettings(),
 		Backends: []backendRequest{}, Mismatches: []mismatch{}, MismatchesOmitted: a.GetMismatchesOmitted(),
 	}
 	for _, b := range a.GetBackends() {

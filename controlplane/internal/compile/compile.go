@@ -94,6 +94,9 @@ func resolve(t, defaults config.Timeouts) config.Timeouts {
 	if t.Idle == 0 {
 		t.Idle = defaults.Idle
 	}
+	if t.Request == 0 {
+		t.Request = defaults.Request
+	}
 	return t
 }
 
@@ -107,6 +110,9 @@ func (c timeoutsCache) get(t config.Timeouts) *routetablev1.Timeouts {
 			Connect:  durationpb.New(t.Connect),
 			Response: durationpb.New(t.Response),
 			Idle:     durationpb.New(t.Idle),
+		}
+		if t.Request > 0 {
+			out.Request = durationpb.New(t.Request)
 		}
 		c[t] = out
 	}

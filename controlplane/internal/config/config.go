@@ -46,6 +46,9 @@ type Defaults struct {
 	PreserveHost bool
 }
 
+// Unlimited is the Timeouts.Request that is none.
+const Unlimited time.Duration = -1
+
 // Timeouts bound the exchange with a backend. Zero means "as in Defaults"; in
 // Defaults all are set.
 type Timeouts struct {
@@ -57,6 +60,9 @@ type Timeouts struct {
 	// Idle is the longest silence while a body or a tunnel is transferred, and
 	// how long an unused connection to a backend is kept.
 	Idle time.Duration
+	// Request bounds the time from the end of the request's head until the end
+	// of the response; it may be Unlimited.
+	Request time.Duration
 }
 
 // Limits bound what clients may send and hold. All are set.
@@ -122,7 +128,7 @@ type Backend struct {
 func builtin() Config {
 	return Config{
 		Defaults: Defaults{
-			Timeouts:     Timeouts{Connect: time.Second, Response: 30 * time.Second, Idle: 90 * time.Second},
+			Timeouts:     Timeouts{Connect: time.Second, Response: 30 * time.Second, Idle: 90 * time.Second, Request: Unlimited},
 			PreserveHost: true,
 		},
 		MetricsOnProxyPort: true,

@@ -75,6 +75,14 @@ func (r *reader) timeouts(n node, at *path, s *schema, t *Timeouts) {
 			into = &t.Response
 		case "idle":
 			into = &t.Idle
+		case "request":
+			if d, ok := r.optionalDuration(v, at); ok {
+				t.Request = d
+				if d == 0 {
+					t.Request = Unlimited
+				}
+			}
+			return
 		default:
 			panic("unread key " + key.path)
 		}

@@ -93,7 +93,7 @@ endpoints:
 var defaults = config.Config{
 	Port: 8000,
 	Defaults: config.Defaults{
-		Timeouts:     config.Timeouts{Connect: time.Second, Response: 30 * time.Second, Idle: 90 * time.Second},
+		Timeouts:     config.Timeouts{Connect: time.Second, Response: 30 * time.Second, Idle: 90 * time.Second, Request: config.Unlimited},
 		PreserveHost: true,
 	},
 	MetricsOnProxyPort: true,
@@ -121,7 +121,7 @@ func TestAllKeys(t *testing.T) {
 	no := false
 	got := load(t, `limits: {maxHeadBytes: 1Mi, maxHeaders: 7, maxURIBytes: 1024, headerTimeout: 1m30s, idleTimeout: 250ms, maxConnections: 9}
 metrics: {onProxyPort: false}
-defaults: {preserveHost: false, timeouts: {connect: 2s, response: 1h, idle: 3s}}
+defaults: {preserveHost: false, timeouts: {connect: 2s, response: 1h, idle: 3s, request: 24h}}
 acknowledgeDrop: 00001234
 accessLog: {path: /var/log/access.log, format: combined, sample: 0.25}
 requestId: true
@@ -132,13 +132,13 @@ endpoints:
   host: [Shop.Example.com, "*.example.com", shop.example.com]
   methods: [HEAD, GET, HEAD]
   headers: {X-Beta: "1", a-first: ""}
-  timeouts: {response: 5s}
+  timeouts: {response: 5s, request: 0s}
   preserveHost: false
   pool: [http://localhost:5000, {url: "http://[::1]:81/x?y=z", weight: 0}]
 `)
 	want := &config.Config{
 		Port:            65535,
-		Defaults:        config.Defaults{Timeouts: config.Timeouts{Connect: 2 * time.Second, Response: time.Hour, Idle: 3 * time.Second}},
+		Defaults:        config.Defaults{Timeouts: config.Timeouts{Connect: 2 * time.Second, Response: time.Hour, Idle: 3 * time.Second, Request: 24 * time.Hour}},
 		AcknowledgeDrop: "00001234",
 		Limits: config.Limits{MaxHeadBytes: 1 << 20, MaxHeaders: 7, MaxURIBytes: 1024,
 			HeaderTimeout: 90 * time.Second, IdleTimeout: 250 * time.Millisecond, MaxConnections: 9},
@@ -150,7 +150,7 @@ endpoints:
 			Hosts:        []string{"*.example.com", "shop.example.com"},
 			Methods:      []string{"GET", "HEAD"},
 			Headers:      []config.Header{{Name: "a-first"}, {Name: "x-beta", Value: "1"}},
-			Timeouts:     config.Timeouts{Response: 5 * time.Second},
+			Timeouts:     config.Timeouts{Response: 5 * time.Second, Request: config.Unlimited},
 			PreserveHost: &no,
 			Pool:         []config.Backend{{URL: "http://localhost:5000", Weight: 1}, {URL: "http://[::1]:81/x?y=z"}},
 		}},
@@ -202,7 +202,7 @@ func TestValues(t *testing.T) {
 		{"merge key: earlier mappings win",
 			"port: 1\ndefaults:\n  timeouts:\n    <<: [{connect: 2s}, {connect: 3s, idle: 4s}]\nendpoints: []\n",
 			func(c *config.Config) any { return c.Defaults.Timeouts },
-			config.Timeouts{Connect: 2 * time.Second, Response: 30 * time.Second, Idle: 4 * time.Second}},
+			config.Timeouts{Connect: 2 * time.Second, Response: 30 * time.Second, Idle: 4 * time.Second, Request: config.Unlimited}},
 		{"merge key: nested",
 			"port: 1\nendpoints:\n- &a {from: /a, timeouts: &t {idle: 1s}, pool: [http://h]}\n- &b {<<: *a, from: /b}\n- {<<: *b, from: /c, timeouts: {<<: *t, connect: 2s}}\n",
 			func(c *config.Config) any { return c.Endpoints[2].Timeouts }, config.Timeouts{Connect: 2 * time.Second, Idle: time.Second}},

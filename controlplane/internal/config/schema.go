@@ -30,6 +30,7 @@ var timeoutKeys = []schema{
 	{key: "connect", def: "1s"},
 	{key: "response", def: "30s"},
 	{key: "idle", def: "90s"},
+	{key: "request", def: "0s"},
 }
 
 var (

@@ -29,6 +29,15 @@ var durationUnits = map[string]string{
 
 // duration reads a Go duration that is good as a timeout.
 func (r *reader) duration(n node, at *path) (time.Duration, bool) {
+	return r.checkedDuration(n, at, routetable.CheckTimeout)
+}
+
+// optionalDuration is duration, or 0s.
+func (r *reader) optionalDuration(n node, at *path) (time.Duration, bool) {
+	return r.checkedDuration(n, at, routetable.CheckOptionalTimeout)
+}
+
+func (r *reader) checkedDuration(n node, at *path, check func(time.Duration) error) (time.Duration, bool) {
 	if r.tagged(n, at) {
 		return 0, false
 	}
@@ -57,7 +66,7 @@ func (r *reader) duration(n node, at *path) (time.Duration, bool) {
 		r.problem(n, at, "%s, expected %s%s", n.found(), expected, hint)
 		return 0, false
 	}
-	if err := routetable.CheckTimeout(d); err != nil {
+	if err := check(d); err != nil {
 		r.problem(n, at, "%s", err)
 		return 0, false
 	}

@@ -130,7 +130,7 @@ func token(s string) bool {
 
 // backends fills in who takes the request.
 func backends(answer *fleetv1.ExplainResponse, e *routetablev1.Endpoint, r *routetable.Request) error {
-	answer.Endpoint = e.GetName()
+	answer.Endpoint, answer.Settings = e.GetName(), settings(e)
 	var weight uint32
 	for _, b := range e.GetPool() {
 		target, err := routetable.Target(e, b, r)

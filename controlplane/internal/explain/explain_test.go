@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"reverseproxy/controlplane/internal/explain"
 	fleetv1 "reverseproxy/proto/fleet/v1"
@@ -70,6 +72,9 @@ func TestExplain(t *testing.T) {
 		endpoint("drained", "/drained", func(e *routetablev1.Endpoint) { e.Pool[0].Weight = 0 }),
 		endpoint("exact", "/all/a", nil),
 		endpoint("post", "/all/a", func(e *routetablev1.Endpoint) { e.Methods = []string{"POST"} }),
+		endpoint("timed", "/timed", func(e *routetablev1.Endpoint) {
+			e.Timeouts = &routetablev1.Timeouts{Request: durationpb.New(90 * time.Second)}
+		}),
 		endpoint("virtual", "/virtual", func(e *routetablev1.Endpoint) { e.ReplaceHost = true }),
 	}}
 	sent := func(line, host string, weight uint32) []*fleetv1.BackendRequest {
@@ -94,6 +99,13 @@ func TestExplain(t *testing.T) {
 		{
 			"every backend drained", &fleetv1.ExplainRequest{Url: "http://h/drained"},
 			&fleetv1.ExplainResponse{Status: 503, Endpoint: "drained", Backends: sent("GET /b?x HTTP/1.1", "h", 0)},
+		},
+		{
+			"a limit for the whole request", &fleetv1.ExplainRequest{Url: "http://h/timed"},
+			&fleetv1.ExplainResponse{
+				Endpoint: "timed", Backends: sent("GET /b?x HTTP/1.1", "h", 1),
+				Settings: []string{"request timeout: 1m30s for the whole request"},
+			},
 		},
 		{"nothing matches", &fleetv1.ExplainRequest{Url: "/none"}, &fleetv1.ExplainResponse{Status: 404}},
 		{"metrics", &fleetv1.ExplainRequest{Url: "/metrics"}, &fleetv1.ExplainResponse{Status: 200}},

@@ -27,6 +27,8 @@ var (
 		"Time from the choice of a backend to the head of its response.", "endpoint", "backend")
 	backendUpDesc = desc("backend_up",
 		"Whether the last attempt to connect to the backend succeeded; 1 before the first.", "endpoint", "backend")
+	clientErrorsDesc = desc("client_errors_total",
+		"Requests that their client failed to send or to take, by reason.", "reason")
 	connectionsDesc = desc("connections",
 		"Client connections, by state: active, idle or tunnel.", "state")
 )
@@ -35,7 +37,7 @@ var (
 func (s *Set) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		requestsDesc, durationDesc, inFlightDesc, bytesInDesc, bytesOutDesc,
-		backendRequestsDesc, backendErrorsDesc, backendDurationDesc, backendUpDesc, connectionsDesc,
+		backendRequestsDesc, backendErrorsDesc, backendDurationDesc, backendUpDesc, clientErrorsDesc, connectionsDesc,
 	} {
 		ch <- d
 	}
@@ -60,6 +62,13 @@ func (s *Set) Collect(ch chan<- prometheus.Metric) {
 			n += s.shards[i].connections[state].Load()
 		}
 		c.value(connectionsDesc, prometheus.GaugeValue, float64(n), label)
+	}
+	for reason, label := range clientReasonLabels {
+		var n uint64
+		for i := range s.shards {
+			n += s.shards[i].clientErrors[reason].Load()
+		}
+		c.value(clientErrorsDesc, prometheus.CounterValue, float64(n), label)
 	}
 	var backends []*Backend
 	for _, e := range endpoints {

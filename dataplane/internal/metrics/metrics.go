@@ -34,7 +34,8 @@ type Set struct {
 type setShard struct {
 	requests, failures atomic.Uint64
 	connections        [connStates]atomic.Int64
-	_                  [128 - 5*8]byte
+	clientErrors       [clientReasons]atomic.Uint64
+	_                  [128 - (2+connStates+clientReasons)*8]byte
 }
 
 // NewSet returns a set with the given number of shards.
@@ -232,16 +233,40 @@ const (
 	ConnectTimeout
 	ResponseTimeout
 	IdleTimeout
-	Reset      // closed before the response was complete
-	BadMessage // the response was not valid HTTP
-	reasons    = iota
+	RequestTimeout // the time for the whole request had passed
+	Reset          // closed before the response was complete
+	BadMessage     // the response was not valid HTTP
+	reasons        = iota
 )
 
 // String returns the label value.
 func (r Reason) String() string { return reasonLabels[r] }
 
 var reasonLabels = [reasons]string{
-	"connect_failed", "connect_timeout", "response_timeout", "idle_timeout", "reset", "bad_message",
+	"connect_failed", "connect_timeout", "response_timeout", "idle_timeout", "request_timeout", "reset", "bad_message",
+}
+
+// ClientReason is why a client, and no backend, failed a request: a fixed set of
+// label values, none of which is a Reason's.
+type ClientReason uint8
+
+// The reasons.
+const (
+	HeadTimeout   ClientReason = iota // the head of the request did not come in time
+	BodyTimeout                       // the client stopped in its body
+	ReadTimeout                       // it took nothing of its response
+	TooSlow                           // it was waited for when the time for the whole request had passed
+	clientReasons = iota
+)
+
+// String returns the label value.
+func (r ClientReason) String() string { return clientReasonLabels[r] }
+
+var clientReasonLabels = [clientReasons]string{"head_timeout", "body_timeout", "read_timeout", "too_slow"}
+
+// ClientError counts a failure of a client. Only by the owner of the shard.
+func (s *Set) ClientError(shard int, r ClientReason) {
+	add(&s.shards[shard].clientErrors[r], 1)
 }
 
 // ConnState is a client connection's state for dataplane_connections.

@@ -154,6 +154,7 @@ func TestBackends(t *testing.T) {
 		"backend_errors_total{" + labels + ",reason=connect_timeout}":  0,
 		"backend_errors_total{" + labels + ",reason=response_timeout}": 0,
 		"backend_errors_total{" + labels + ",reason=idle_timeout}":     0,
+		"backend_errors_total{" + labels + ",reason=request_timeout}":  0,
 		"backend_errors_total{" + labels + ",reason=reset}":            0,
 		"backend_errors_total{" + labels + ",reason=bad_message}":      1,
 		"backend_request_duration_seconds{" + labels + "}_count":       3,
@@ -174,6 +175,17 @@ func TestConnections(t *testing.T) {
 	s.Connections(0, metrics.Active, 1)
 	want(t, s, "connections", map[string]float64{
 		"connections{state=active}": 1, "connections{state=idle}": 1, "connections{state=tunnel}": 0,
+	})
+}
+
+func TestClientErrors(t *testing.T) {
+	s := metrics.NewSet(2)
+	s.ClientError(0, metrics.BodyTimeout)
+	s.ClientError(1, metrics.BodyTimeout)
+	s.ClientError(1, metrics.TooSlow)
+	want(t, s, "client_errors", map[string]float64{
+		"client_errors_total{reason=head_timeout}": 0, "client_errors_total{reason=body_timeout}": 2,
+		"client_errors_total{reason=read_timeout}": 0, "client_errors_total{reason=too_slow}": 1,
 	})
 }
 

@@ -150,6 +150,7 @@ type request struct {
 	choice   table.Choice    // what it is chosen by
 	counters *metrics.Endpoint
 	started  int64 // when the head was complete
+	until    int64 // when all of it must have ended; 0: at any time
 	chosen   int64 // when the backend was chosen
 	switched int64 // when the connection was upgraded, else 0
 	in, out  uint64
@@ -177,7 +178,7 @@ type request struct {
 	seen      bool // something of the response has been received
 	responded bool // the head of the final response has been sent
 	keep      bool // the response said that the client's connection persists
-	failed    bool // the backend's metrics have their error
+	failed    bool // its error has been counted
 }
 
 // newRequest gives c the state of a new exchange.

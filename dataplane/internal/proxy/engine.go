@@ -243,7 +243,7 @@ func (e *Engine) Timeout(c *Conn) {
 	case idle:
 		e.idleTimeout(c)
 	case head:
-		e.refuse(c, 408)
+		e.headTimeout(c)
 	case exchange:
 		e.exchangeTimeout(c)
 	case linger:

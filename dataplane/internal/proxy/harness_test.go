@@ -1,12 +1,14 @@
 package proxy_test
 
 import (
+	"fmt"
 	"log/slog"
 	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -296,6 +298,34 @@ func (w *world) pass(d time.Duration, ends ...*end) {
 			w.settle()
 		}
 	}
+}
+
+// errors returns what has been counted against backends and against clients, by
+// reason.
+func (w *world) errors() (backends, clients string) {
+	return fmt.Sprint(w.counts("dataplane_backend_errors_total", "reason")), fmt.Sprint(w.counts("dataplane_client_errors_total", "reason"))
+}
+
+// counts returns the values of a counter that are not 0, summed by one label.
+func (w *world) counts(name, label string) map[string]float64 {
+	w.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(w.set)
+	families, err := registry.Gather()
+	if err != nil {
+		w.Fatal(err)
+	}
+	sums := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if v := m.GetCounter().GetValue() + m.GetGauge().GetValue(); f.GetName() == name && l.GetName() == label && v != 0 {
+					sums[l.GetValue()] += v
+				}
+			}
+		}
+	}
+	return sums
 }
 
 func (w *world) totals() (requests, failures uint64) { return w.set.Totals() }

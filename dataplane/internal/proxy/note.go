@@ -8,7 +8,6 @@ import (
 
 	"reverseproxy/dataplane/internal/accesslog"
 	"reverseproxy/dataplane/internal/http1"
-	"reverseproxy/dataplane/internal/metrics"
 	"reverseproxy/dataplane/internal/table"
 	"reverseproxy/proto/routetable"
 )
@@ -39,7 +38,7 @@ type note struct {
 
 	head uint64 // bytes of heads sent to the client
 	at   int64  // when the backend's response head had come; 0: none has
-	why  metrics.Reason
+	why  string // what failed the request; empty: nothing
 }
 
 // The values of a note.
@@ -144,6 +143,13 @@ func (n *note) answered(now int64, size int) {
 	}
 }
 
+// failed takes note of what has failed the request.
+func (n *note) failed(why string) {
+	if n != nil {
+		n.why = why
+	}
+}
+
 // endNote logs a request whose exchange is over and gives up its note. Where to
 // and how is up to the table in force by then: a file that is not wanted any more
 // is not written to for as long as a tunnel lasts.
@@ -158,7 +164,7 @@ func (e *Engine) endNote(c *Conn, code int) {
 			Referer: n.value(refererValue), UserAgent: n.value(agentValue), RequestID: n.id,
 			Status: code, BytesIn: x.in, BytesOut: x.out, BodyOut: x.out - min(n.head, x.out),
 			Duration: time.Duration(e.now - x.started), Backend: -1,
-			Endpoint: routetable.NoEndpoint, Version: n.version, ByProxy: x.byProxy,
+			Endpoint: routetable.NoEndpoint, Version: n.version, ByProxy: x.byProxy, Error: n.why,
 		}
 		if x.endpoint != nil {
 			l.Endpoint = x.endpoint.Name
@@ -168,9 +174,6 @@ func (e *Engine) endNote(c *Conn, code int) {
 		}
 		if n.at > 0 {
 			l.Backend = time.Duration(n.at - x.chosen)
-		}
-		if x.failed {
-			l.Error = n.why.String()
 		}
 		e.lines.Add(t.AccessLog.Path, t.AccessLog.Format, l)
 	}
@@ -190,7 +193,7 @@ func (e *Engine) putNote(n *note) {
 	if cap(n.text) > maxNoteBytes || len(e.notes) >= maxNotes {
 		return
 	}
-	n.id, n.logged, n.version, n.text = nil, false, "", n.text[:0]
+	n.id, n.logged, n.version, n.why, n.text = nil, false, "", "", n.text[:0]
 	n.ends, n.head, n.at = [values]int32{}, 0, 0
 	e.notes = append(e.notes, n)
 }

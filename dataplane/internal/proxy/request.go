@@ -283,11 +283,16 @@ func (e *Engine) clientGone(c *Conn, err error) {
 	e.closeWhenSent(c)
 }
 
-// exchangeTimeout handles a client connection on which nothing has moved for too
-// long while a request is in progress.
+// exchangeTimeout handles a request in progress for which time has run out: that
+// for all of it, or that in which nothing has moved.
 func (e *Engine) exchangeTimeout(c *Conn) {
 	x, b := c.x, c.peer
-	if e.waitsFor(c) < c.mark {
+	idle, stopped, unread := metrics.IdleTimeout, metrics.BodyTimeout, metrics.ReadTimeout
+	overdue := x.until > 0 && e.now >= x.until
+	switch {
+	case overdue:
+		idle, stopped, unread = metrics.RequestTimeout, metrics.TooSlow, metrics.TooSlow
+	case e.waitsFor(c) < c.mark:
 		e.arm(c) // slow, but alive
 		return
 	}
@@ -298,41 +303,50 @@ func (e *Engine) exchangeTimeout(c *Conn) {
 	case x.responded:
 		// Which side is stuck? The client, if it does not take what it was sent;
 		// the backend otherwise.
-		if c.abort = e.d.Queued(c) > 0; !c.abort {
-			e.failed(c, metrics.IdleTimeout)
+		if c.abort = e.d.Queued(c) > 0; c.abort {
+			e.clientFailed(c, unread)
+		} else {
+			e.failed(c, idle)
 		}
 		e.cut(c)
-	case x.done, x.expects:
+	case !x.done && !x.expects && e.d.Queued(b) == 0:
+		// RFC 9110 section 15.5.9: it is the client's body that is missing.
+		x.wantClose = true
+		e.clientFailed(c, stopped)
+		e.answer(c, 408)
+	case !overdue && (x.done || x.expects):
 		e.failed(c, metrics.ResponseTimeout)
 		e.answer(c, 504)
-	case e.d.Queued(b) > 0:
-		e.failed(c, metrics.IdleTimeout)
-		e.answer(c, 504)
 	default:
-		// RFC 9110 section 15.5.9: the client has stopped in its own body.
-		x.wantClose = true
-		e.answer(c, 408)
+		e.failed(c, idle)
+		e.answer(c, 504)
 	}
 }
 
 // arm sets the deadline of an exchange or tunnel for what it waits for now.
 func (e *Engine) arm(c *Conn) {
-	x := c.x
-	switch {
-	case c.state != exchange && c.state != tunnel:
+	if c.state != exchange && c.state != tunnel {
 		return
+	}
+	x := c.x
+	deadline := int64(0)
+	switch {
 	case c.peer == nil:
 		// The metrics page is being rendered; it ends by itself.
-		e.d.After(c, e.now+int64(lingerTime))
+		deadline = e.now + int64(lingerTime)
 	case c.peer.state == dialing:
-		e.d.After(c, 0) // the driver watches the time
+		// The driver watches the time to connect.
 	case (x.done || x.expects) && !x.responded:
 		c.mark = e.waitsFor(c)
-		e.d.After(c, e.now+int64(x.endpoint.ResponseTimeout))
+		deadline = e.now + int64(x.endpoint.ResponseTimeout)
 	default:
 		c.mark = e.waitsFor(c)
-		e.d.After(c, e.now+int64(x.endpoint.IdleTimeout))
+		deadline = e.now + int64(x.endpoint.IdleTimeout)
 	}
+	if x.until > 0 && (deadline == 0 || x.until < deadline) {
+		deadline = x.until
+	}
+	e.d.After(c, deadline)
 }
 
 // waitsFor returns what is queued towards both sides of an exchange.
@@ -372,6 +386,9 @@ func (e *Engine) begin(c *Conn, endpoint *table.Endpoint) {
 	x.endpoint, x.counters = endpoint, e.none
 	if endpoint != nil {
 		x.counters = endpoint.Metrics
+		if endpoint.RequestTimeout > 0 {
+			x.until = x.started + int64(endpoint.RequestTimeout)
+		}
 	}
 	x.counters.Begin(e.shard)
 }
@@ -379,6 +396,19 @@ func (e *Engine) begin(c *Conn, endpoint *table.Endpoint) {
 // refuse answers something that is no request. The connection ends: where the
 // next message would start is not known (RFC 9112 section 9.3).
 func (e *Engine) refuse(c *Conn, status int) {
+	e.beginRefused(c)
+	e.answer(c, status)
+}
+
+// headTimeout answers a request whose head does not come in time.
+func (e *Engine) headTimeout(c *Conn) {
+	e.beginRefused(c)
+	e.clientFailed(c, metrics.HeadTimeout)
+	e.answer(c, 408)
+}
+
+// beginRefused counts what is no request.
+func (e *Engine) beginRefused(c *Conn) {
 	c.scan = http1.Scan{}
 	e.become(c, exchange)
 	x := e.newRequest(c)
@@ -387,5 +417,4 @@ func (e *Engine) refuse(c *Conn, status int) {
 		e.note(c, t, nil)
 	}
 	e.begin(c, nil)
-	e.answer(c, status)
 }

@@ -321,11 +321,15 @@ func (e *Engine) failed(c *Conn, why metrics.Reason) {
 		return
 	}
 	x.failed = true
-	if x.note != nil {
-		x.note.why = why
-	}
+	x.note.failed(why.String())
 	x.member.Metrics.Error(e.shard, why)
 	x.member.Health.Failed()
+}
+
+// clientFailed counts an error of the client.
+func (e *Engine) clientFailed(c *Conn, why metrics.ClientReason) {
+	c.x.note.failed(why.String())
+	e.metrics.ClientError(e.shard, why)
 }
 
 // end counts a request whose exchange is over. Only once for each begin.

@@ -21,7 +21,8 @@ func (e *Engine) switchProtocols(b *Conn, p []byte) {
 	out := appendSwitchHead(e.scratch, &e.resp, x.note.requestID())
 	x.note.answered(e.now, len(out))
 	out = append(out, p...)
-	x.responded, x.code, x.switched = true, 101, e.now
+	// However long a tunnel lasts, it has been answered now.
+	x.responded, x.code, x.switched, x.until = true, 101, e.now, 0
 	x.out += uint64(len(out))
 	x.member.Metrics.Response(e.shard, 101, time.Duration(e.now-x.chosen))
 	x.member.Health.Succeeded()

@@ -52,6 +52,7 @@ type Endpoint struct {
 	Name                            string
 	ConnectTimeout, ResponseTimeout time.Duration
 	IdleTimeout                     time.Duration
+	RequestTimeout                  time.Duration // 0: none
 	ReplaceHost                     bool
 	Pool                            *Pool
 	Metrics                         *metrics.Endpoint

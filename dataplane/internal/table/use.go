@@ -79,6 +79,7 @@ func (t *Table) unfold(w *routetablev1.Endpoint) (e *Endpoint, addresses []strin
 		ConnectTimeout:  w.GetTimeouts().GetConnect().AsDuration(),
 		ResponseTimeout: w.GetTimeouts().GetResponse().AsDuration(),
 		IdleTimeout:     w.GetTimeouts().GetIdle().AsDuration(),
+		RequestTimeout:  w.GetTimeouts().GetRequest().AsDuration(),
 		ReplaceHost:     w.GetReplaceHost(),
 		methods:         w.GetMethods(),
 	}

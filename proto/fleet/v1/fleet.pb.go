@@ -912,7 +912,10 @@ type ExplainResponse struct {
 	// Mismatches that were left out.
 	MismatchesOmitted uint32 `protobuf:"varint,5,opt,name=mismatches_omitted,json=mismatchesOmitted,proto3" json:"mismatches_omitted,omitempty"`
 	// With status 405, the methods that would be taken, sorted.
-	Allow         []string `protobuf:"bytes,6,rep,name=allow,proto3" json:"allow,omitempty"`
+	Allow []string `protobuf:"bytes,6,rep,name=allow,proto3" json:"allow,omitempty"`
+	// What the endpoint does beyond handing the request to the next backend, for
+	// people: a line for each feature that is set.
+	Settings      []string `protobuf:"bytes,7,rep,name=settings,proto3" json:"settings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -985,6 +988,13 @@ func (x *ExplainResponse) GetMismatchesOmitted() uint32 {
 func (x *ExplainResponse) GetAllow() []string {
 	if x != nil {
 		return x.Allow
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetSettings() []string {
+	if x != nil {
+		return x.Settings
 	}
 	return nil
 }
@@ -1720,7 +1730,7 @@ const file_fleet_v1_fleet_proto_rawDesc = "" +
 	"\aheaders\x18\x03 \x03(\v2\x10.fleet.v1.HeaderR\aheaders\"2\n" +
 	"\x06Header\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xf4\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\x90\x02\n" +
 	"\x0fExplainResponse\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x1a\n" +
 	"\bendpoint\x18\x02 \x01(\tR\bendpoint\x124\n" +
@@ -1729,7 +1739,8 @@ const file_fleet_v1_fleet_proto_rawDesc = "" +
 	"mismatches\x18\x04 \x03(\v2\x12.fleet.v1.MismatchR\n" +
 	"mismatches\x12-\n" +
 	"\x12mismatches_omitted\x18\x05 \x01(\rR\x11mismatchesOmitted\x12\x14\n" +
-	"\x05allow\x18\x06 \x03(\tR\x05allow\"q\n" +
+	"\x05allow\x18\x06 \x03(\tR\x05allow\x12\x1a\n" +
+	"\bsettings\x18\a \x03(\tR\bsettings\"q\n" +
 	"\x0eBackendRequest\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x16\n" +
 	"\x06weight\x18\x02 \x01(\rR\x06weight\x12!\n" +
