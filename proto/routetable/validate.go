@@ -78,6 +78,7 @@ func (v *validation) before(t *routetablev1.RouteTable) {
 func (v *validation) after(t *routetablev1.RouteTable) {
 	v.limits(t.GetLimits())
 	v.accessLog(t.GetAccessLog())
+	v.trustedProxies(t.GetTrustedProxies())
 }
 
 // validation collects problems.

@@ -40,7 +40,8 @@ func Compile(c *config.Config) (*routetablev1.RouteTable, error) {
 			IdleTimeout:    durationpb.New(c.Limits.IdleTimeout),
 			MaxConnections: c.Limits.MaxConnections,
 		},
-		RequestId: c.RequestID,
+		RequestId:      c.RequestID,
+		TrustedProxies: c.TrustedProxies,
 	}
 	if l := &c.AccessLog; l.Path != "" {
 		t.AccessLog = &routetablev1.AccessLog{

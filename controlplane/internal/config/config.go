@@ -34,6 +34,9 @@ type Config struct {
 	AccessLog AccessLog
 	// RequestID gives every request an X-Request-Id.
 	RequestID bool
+	// TrustedProxies are the address prefixes of proxies in front, in canonical form,
+	// sorted.
+	TrustedProxies []string
 	// AcknowledgeDrop is the beginning of the version of the route table that
 	// may lose most of its endpoints to this file: at least 8 hexadecimal
 	// digits in lower case, or empty.

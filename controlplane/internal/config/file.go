@@ -40,6 +40,8 @@ func (r *reader) file(n node) {
 			if b, ok := r.boolean(v, at); ok {
 				c.RequestID = b
 			}
+		case "trustedProxies":
+			r.trustedProxies(v, at)
 		case "acknowledgeDrop":
 			r.acknowledgeDrop(v, at)
 		default:

@@ -79,6 +79,7 @@ var (
 		limitsSchema,
 		accessLogSchema,
 		{key: "requestId", def: "false"},
+		{key: "trustedProxies"},
 		{key: "acknowledgeDrop", def: `""`},
 	}}, nil)
 )

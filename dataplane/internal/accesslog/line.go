@@ -31,7 +31,7 @@ type Settings struct {
 // come from outside, and nothing about them is taken for granted.
 type Line struct {
 	Time   int64  // when the request's head was complete, in Unix nanoseconds
-	Client string // address without port
+	Client []byte // address without port
 
 	Method, Host, Target []byte // Target as received; no Method: not a valid request
 	Minor                uint8  // the request's version is HTTP/1.Minor

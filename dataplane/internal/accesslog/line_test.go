@@ -20,7 +20,7 @@ var moment = time.Date(2026, 2, 3, 4, 5, 6, 789_999_999, time.UTC).UnixNano()
 // sample is a line that has everything.
 func sample() *accesslog.Line {
 	return &accesslog.Line{
-		Time: moment, Client: "192.0.2.1",
+		Time: moment, Client: []byte("192.0.2.1"),
 		Method: []byte("GET"), Host: []byte("shop.example.com"), Target: []byte("/a%20b?c=d"), Minor: 1,
 		Referer: []byte("http://e.example/"), UserAgent: []byte("curl/8.0"), RequestID: []byte("id-1"),
 		Status: 200, BytesIn: 123, BytesOut: 4567, BodyOut: 4321,
@@ -31,7 +31,7 @@ func sample() *accesslog.Line {
 
 // unparsed is a line about something that was no request.
 func unparsed() *accesslog.Line {
-	return &accesslog.Line{Time: moment, Client: "2001:db8::1", Status: 400, BytesIn: 7, BytesOut: 130, BodyOut: 31,
+	return &accesslog.Line{Time: moment, Client: []byte("2001:db8::1"), Status: 400, BytesIn: 7, BytesOut: 130, BodyOut: 31,
 		Backend: -1, Endpoint: "none", Version: "abc", ByProxy: true}
 }
 
@@ -151,7 +151,7 @@ func FuzzLine(f *testing.F) {
 	s := accesslog.New(1).Shard(0)
 	f.Fuzz(func(t *testing.T, method, target, host, referer, agent, id []byte, name string, n uint64, at int64) {
 		l := &accesslog.Line{
-			Time: at, Client: "192.0.2.1", Method: method, Target: target, Host: host, Referer: referer, UserAgent: agent, RequestID: id,
+			Time: at, Client: []byte("192.0.2.1"), Method: method, Target: target, Host: host, Referer: referer, UserAgent: agent, RequestID: id,
 			Status: int(n % 1000), BytesIn: n, BytesOut: n, BodyOut: n, Duration: time.Duration(n), Backend: time.Duration(at), Endpoint: name, URL: name, Version: name,
 		}
 		for _, format := range []accesslog.Format{accesslog.JSON, accesslog.Common, accesslog.Combined} {
@@ -176,7 +176,7 @@ func checkJSON(t *testing.T, line string, l *accesslog.Line) {
 	}
 	for key, value := range map[string][]byte{
 		"method": l.Method, "target": l.Target, "host": l.Host, "referer": l.Referer, "userAgent": l.UserAgent, "requestId": l.RequestID,
-		"endpoint": []byte(l.Endpoint), "backend": []byte(l.URL), "version": []byte(l.Version), "client": []byte(l.Client),
+		"endpoint": []byte(l.Endpoint), "backend": []byte(l.URL), "version": []byte(l.Version), "client": l.Client,
 	} {
 		if want := valid(cut(value)); got[key] != want {
 			t.Fatalf("%s is %q, want %q in %s", key, got[key], want, line)

@@ -68,6 +68,25 @@ func (h *Head) Get(id Name) (Span, bool) {
 	return Span{}, false
 }
 
+// Only returns the value of the field with a known name when there is one such line
+// and it does not end at this hop. Peers differ in which of several they read.
+func (h *Head) Only(id Name) (value Span, ok bool) {
+	if !h.seen.has(id) {
+		return Span{}, false
+	}
+	for i := range h.Fields {
+		f := &h.Fields[i]
+		if f.ID != id {
+			continue
+		}
+		if ok || f.Hop {
+			return Span{}, false
+		}
+		value, ok = f.Value, true
+	}
+	return value, ok
+}
+
 // HasValue reports whether one of the field lines called name (lower case) has
 // exactly this value, not counting the white space around it.
 func (h *Head) HasValue(name, value string) bool {

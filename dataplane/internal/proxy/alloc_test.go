@@ -36,7 +36,7 @@ func steady(t testing.TB, rt *routetablev1.RouteTable, request, response string)
 }
 
 const browser = "GET /index.html?x=1 HTTP/1.1\r\nHost: a.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n" +
-	"Accept: text/html,application/xhtml+xml\r\nAccept-Encoding: gzip, deflate, br\r\nConnection: keep-alive\r\nCookie: a=b; c=d\r\n\r\n"
+	"Accept: text/html,application/xhtml+xml\r\nAccept-Encoding: gzip, deflate, br\r\nConnection: keep-alive\r\nCookie: a=b; c=d\r\nX-Forwarded-For: 203.0.113.9, 10.0.0.1\r\n\r\n"
 
 var steadyCases = []struct{ name, request, response string }{
 	{"GET", browser, okay},
@@ -52,6 +52,7 @@ var steadyTables = []struct {
 	{"plain", wire(anything())},
 	{"id", withID(wire(anything()))},
 	{"JSON log", logged(wire(anything()), routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_JSON)},
+	{"trusted proxy", trusting(wire(anything()), "10.0.0.0/8", "192.0.2.0/24")},
 	{"combined log, id", withID(logged(wire(anything()), routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_COMBINED))},
 }
 

@@ -114,13 +114,18 @@ type Conn struct {
 	// untilClose: only the end of the connection ends body.
 	untilClose bool
 
+	// trusted: this client connection comes from a trusted proxy, by the set of them
+	// that has the number trustedBy; see lookBehind.
+	trusted   bool
+	trustedBy uint32
+
 	// mark is how much was queued, both ways, when the deadline was last set: a
 	// queue that has shrunk since then is progress.
 	mark int
 
 	// Client connections only.
 	origin *Origin
-	remote string // the client's address, without port
+	remote string // the address of the peer, without port
 	until  int64  // when lingering ends, whatever the client does
 	// x is the exchange in progress: set from the end of its request's head until
 	// the connection waits for the next request, lingers or is closed.
@@ -162,6 +167,13 @@ type request struct {
 	// note is what the route table wants to be kept about the request; nil when
 	// it wants nothing.
 	note *note
+
+	// address[:addressSize] is the client's address as a text; of size 0 when it is
+	// that of the peer. See Conn.clientAddress.
+	address     [maxAddress]byte
+	addressSize uint8
+	// trusted: the request comes from a trusted proxy.
+	trusted bool
 
 	serial  uint64 // tells the exchanges of the connection apart
 	code    int

@@ -34,12 +34,12 @@ import (
 //     no meaning and the client could not read the 100.
 //   - Max-Forwards is counted down for OPTIONS (RFC 9110 section 7.6.2).
 //   - Via is added (RFC 9110 section 7.6.3), as a line behind those that came.
-//   - X-Forwarded-For: the client's address is appended to what came, in one
-//     line, since readers differ on several. What came is only as true as who
-//     sent it; the last element is this hop's own knowledge.
-//   - X-Forwarded-Proto and X-Forwarded-Host are replaced by what this hop saw.
-//     There is no setting yet that names proxies to trust, and backends build
-//     links and decide about security with them.
+//   - X-Forwarded-For is the address of the peer, and X-Forwarded-Proto and
+//     X-Forwarded-Host are what this hop saw: backends build links and decide about
+//     security with them, so that only proxies that the route table trusts may say
+//     something else. From those X-Forwarded-For is kept and the address of the
+//     peer appended, in one line, since readers differ on several; the other two
+//     are kept when there is one line.
 //   - X-Request-Id, when the route table asks for ids, is the one of this request:
 //     the client's if there is exactly one line and it is short and visible
 //     ASCII, else a new one, so that logs cannot be confused with it. It is
@@ -77,35 +77,46 @@ const (
 	requestIDName = "X-Request-Id: "
 )
 
-// appendRequestHead appends the head of a request as the backend gets it. id is nil
-// when requests have none.
-func appendRequestHead(dst []byte, r *http1.Request, remote string, target []byte, backendHost string, replaceHost, upgrade bool, id []byte) []byte {
+// appendRequestHead appends the head of the request in e.req as a backend gets it
+// that is asked for e.target and has this host.
+func (e *Engine) appendRequestHead(dst []byte, c *Conn, backendHost string) []byte {
+	r, x := &e.req, c.x
 	raw := r.Raw
 	dst = append(dst, r.MethodText.Of(raw)...)
 	dst = append(dst, ' ')
-	dst = append(dst, target...)
+	dst = append(dst, e.target...)
 	dst = append(dst, " HTTP/1.1\r\nHost: "...)
 	authority := r.Authority.Of(raw)
-	if replaceHost || len(authority) == 0 {
+	if x.endpoint.ReplaceHost || len(authority) == 0 {
 		dst = append(dst, backendHost...)
 	} else {
 		dst = append(dst, authority...)
 	}
 	dst = append(dst, "\r\n"...)
 
+	id := x.note.requestID()
+	keepProto, keepHost := false, false
+	if x.trusted {
+		_, keepProto = r.Only(http1.XForwardedProto)
+		_, keepHost = r.Only(http1.XForwardedHost)
+	}
 	chain := false
 	lines := copier{raw: raw}
 	for i := range r.Fields {
 		f := &r.Fields[i]
 		drop := f.Hop
 		switch f.ID {
-		case http1.Host, http1.TransferEncoding, http1.XForwardedProto, http1.XForwardedHost:
+		case http1.Host, http1.TransferEncoding:
 			drop = true
 		case http1.XForwardedFor:
-			chain = chain || !f.Hop
+			chain = chain || x.trusted && !f.Hop
 			drop = true
+		case http1.XForwardedProto:
+			drop = !keepProto
+		case http1.XForwardedHost:
+			drop = !keepHost
 		case http1.Upgrade:
-			drop = !upgrade
+			drop = !x.upgrade
 		case http1.Expect:
 			drop = drop || r.Minor == 0
 		case http1.MaxForwards:
@@ -121,9 +132,9 @@ func appendRequestHead(dst []byte, r *http1.Request, remote string, target []byt
 		dst = append(dst, chunkedField...)
 	}
 	switch {
-	case upgrade && r.TETrailers:
+	case x.upgrade && r.TETrailers:
 		dst = append(dst, upgradeTEs...)
-	case upgrade:
+	case x.upgrade:
 		dst = append(dst, upgradeField...)
 	case r.TETrailers:
 		dst = append(dst, teField...)
@@ -142,9 +153,12 @@ func appendRequestHead(dst []byte, r *http1.Request, remote string, target []byt
 	if chain {
 		dst = appendChain(dst, r)
 	}
-	dst = append(dst, remote...)
-	dst = append(dst, "\r\n"+protoField...)
-	if len(authority) > 0 {
+	dst = append(dst, c.remote...)
+	dst = append(dst, "\r\n"...)
+	if !keepProto {
+		dst = append(dst, protoField...)
+	}
+	if len(authority) > 0 && !keepHost {
 		dst = append(dst, forwardedHost...)
 		dst = append(dst, authority...)
 		dst = append(dst, "\r\n"...)
@@ -166,24 +180,15 @@ func appendRequestID(dst, id []byte) []byte {
 // clientsID returns the request id that the client has chosen, nil when there is
 // none that can be kept.
 func clientsID(r *http1.Request) (id []byte) {
-	if _, ok := r.Get(http1.XRequestID); !ok {
+	value, ok := r.Only(http1.XRequestID)
+	if !ok || value.Len() == 0 || value.Len() > maxID {
 		return nil
 	}
-	for i := range r.Fields {
-		f := &r.Fields[i]
-		if f.ID != http1.XRequestID {
-			continue
-		}
-		v := f.Value.Of(r.Raw)
-		if id != nil || f.Hop || len(v) == 0 || len(v) > maxID {
+	id = value.Of(r.Raw)
+	for _, c := range id {
+		if c <= ' ' || c > '~' {
 			return nil
 		}
-		for _, c := range v {
-			if c <= ' ' || c > '~' {
-				return nil
-			}
-		}
-		id = v
 	}
 	return id
 }

@@ -159,7 +159,7 @@ func (e *Engine) endNote(c *Conn, code int) {
 	if t := e.live.Load(); n.logged && t.AccessLog != nil {
 		l := &e.line
 		*l = accesslog.Line{
-			Time: e.wall(x.started), Client: c.remote,
+			Time: e.wall(x.started), Client: c.clientAddress(),
 			Method: n.value(methodValue), Host: n.value(hostValue), Target: n.value(targetValue), Minor: x.minor,
 			Referer: n.value(refererValue), UserAgent: n.value(agentValue), RequestID: n.id,
 			Status: code, BytesIn: x.in, BytesOut: x.out, BodyOut: x.out - min(n.head, x.out),

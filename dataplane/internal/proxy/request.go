@@ -81,6 +81,9 @@ func (e *Engine) request(c *Conn, p []byte) int {
 	x := e.newRequest(c)
 	x.in, x.done = uint64(n+m), c.body.Done()
 	x.method, x.minor, x.wantClose, x.goodbye = r.Method, r.Minor, r.Close, r.Close
+	if t.TrustedProxies != nil {
+		e.lookBehind(c, t.TrustedProxies)
+	}
 	e.note(c, t, r)
 	if bad != nil {
 		e.begin(c, nil)
@@ -176,7 +179,7 @@ func (e *Engine) forward(c *Conn, body []byte) {
 	to.Health.State.Begin()
 
 	e.target = x.endpoint.AppendTarget(e.target[:0], to.Backend, &e.query)
-	out := appendRequestHead(e.scratch, r, c.remote, e.target, to.Host, x.endpoint.ReplaceHost, x.upgrade, x.note.requestID())
+	out := e.appendRequestHead(e.scratch, c, to.Host)
 	apart := body
 	if len(body) < gatherSize {
 		out, apart = append(out, body...), nil

@@ -28,6 +28,7 @@ type Table struct {
 	Limits             Limits
 	AccessLog          *accesslog.Settings // nil: there is none
 	RequestID          bool                // every request has an X-Request-Id
+	TrustedProxies     *Prefixes           // whose X-Forwarded fields are believed; nil: nobody's
 
 	state  *State
 	number uint64 // tables of one State, in the order in which they were made

@@ -64,7 +64,7 @@ func (w *world) close() {
 func (w *world) add(shard int, path string, from, to int) {
 	s := w.lines.Shard(shard)
 	for i := from; i < to; i++ {
-		s.Add(path, accesslog.Common, &accesslog.Line{Client: "c", Method: []byte("GET"), Target: fmt.Appendf(nil, "/%d", i), Status: 200})
+		s.Add(path, accesslog.Common, &accesslog.Line{Client: []byte("c"), Method: []byte("GET"), Target: fmt.Appendf(nil, "/%d", i), Status: 200})
 	}
 }
 
