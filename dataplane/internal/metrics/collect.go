@@ -1,6 +1,8 @@
 package metrics
 
 import (
+	"slices"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -47,13 +49,7 @@ func (s *Set) Describe(ch chan<- *prometheus.Desc) {
 func (s *Set) Collect(ch chan<- prometheus.Metric) {
 	// What there is, first, and the backends of one endpoint at a time, so that the
 	// lock is not held for long: an endpoint that comes into use waits for it.
-	s.mu.Lock()
-	endpoints := make([]*Endpoint, 0, len(s.endpoints)+1)
-	endpoints = append(endpoints, s.none)
-	for _, e := range s.endpoints {
-		endpoints = append(endpoints, e)
-	}
-	s.mu.Unlock()
+	endpoints := append(s.all(nil), s.none)
 
 	c := collection{ch: ch}
 	for state, label := range connStateLabels {
@@ -73,16 +69,32 @@ func (s *Set) Collect(ch chan<- prometheus.Metric) {
 	var backends []*Backend
 	for _, e := range endpoints {
 		c.endpoint(e)
-		backends = backends[:0]
-		s.mu.Lock()
-		for b := e.backends; b != nil; b = b.next {
-			backends = append(backends, b)
-		}
-		s.mu.Unlock()
+		backends = e.all(backends[:0])
 		for _, b := range backends {
 			c.backend(e, b)
 		}
 	}
+}
+
+// all appends the endpoints that are exposed.
+func (s *Set) all(to []*Endpoint) []*Endpoint {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	to = slices.Grow(to, len(s.endpoints)+1)
+	for _, e := range s.endpoints {
+		to = append(to, e)
+	}
+	return to
+}
+
+// all appends the backends of the endpoint that are exposed.
+func (e *Endpoint) all(to []*Backend) []*Backend {
+	e.set.mu.Lock()
+	defer e.set.mu.Unlock()
+	for b := e.backends; b != nil; b = b.next {
+		to = append(to, b)
+	}
+	return to
 }
 
 // collection is one run of Collect.

@@ -11,6 +11,7 @@
 package metrics
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,8 +27,11 @@ type Set struct {
 	none   *Endpoint
 	shards []setShard
 
-	mu        sync.Mutex // guards endpoints and the backends of each
+	mu        sync.Mutex // guards endpoints, the backends of each, and leaving
 	endpoints map[string]*Endpoint
+	// leaving are backends that are not exposed any more while they have requests
+	// in flight.
+	leaving []*Backend
 }
 
 // setShard is what one shard counts beyond endpoints, on cache lines of its own.
@@ -68,7 +72,21 @@ func (s *Set) Detached(name string) *Endpoint { return &Endpoint{set: s, name: n
 func (s *Set) Forget(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if e := s.endpoints[name]; e != nil {
+		for b := e.backends; b != nil; b = b.next {
+			s.leave(b)
+		}
+	}
 	delete(s.endpoints, name)
+}
+
+// leave keeps a backend that is forgotten in mind until its last request has ended.
+// The caller holds mu.
+func (s *Set) leave(b *Backend) {
+	s.leaving = slices.DeleteFunc(s.leaving, (*Backend).quiet)
+	if !b.quiet() {
+		s.leaving = append(s.leaving, b)
+	}
 }
 
 // Totals returns requests answered and those failed by the proxy itself with a
@@ -95,6 +113,8 @@ type Endpoint struct {
 	// Guarded by set.mu.
 	backends *Backend            // a list
 	index    map[string]*Backend // the list by URL, when it is long
+
+	told toldOf // of the newest Reporter
 }
 
 // endpointShard is written by one shard only. Requests in flight are those begun
@@ -159,6 +179,7 @@ func (e *Endpoint) Retain(keep func(url string) bool) {
 		}
 		*at = b.next
 		delete(e.index, b.url)
+		e.set.leave(b)
 	}
 }
 
@@ -176,6 +197,13 @@ type Request struct {
 // the owner of the shard; both on the same shard.
 func (e *Endpoint) Begin(shard int) {
 	add(&e.shards.of(e.set, shard).begun, 1)
+}
+
+// Withdraw takes back a Begin: another endpoint takes the request after all. Only by
+// the owner of the shard.
+func (e *Endpoint) Withdraw(shard int) {
+	begun := &e.shards.of(e.set, shard).begun
+	begun.Store(begun.Load() - 1)
 }
 
 // End is the counterpart of Begin.
@@ -199,17 +227,46 @@ type Backend struct {
 	state  atomic.Pointer[backend.State]
 	shards shards[backendShard]
 	next   *Backend // of the endpoint; guarded by set.mu
+	told   told     // of the newest Reporter
 }
 
+// backendShard is written by one shard only.
 type backendShard struct {
-	codes   codes
-	errors  [reasons]atomic.Uint64
-	seconds histogram
-	_       [192 - (1+reasons)*8 - histogramSize]byte // whole cache lines
+	begun, ended atomic.Uint64
+	codes        codes
+	errors       [reasons]atomic.Uint64
+	seconds      histogram
+	_            [256 - (3+reasons)*8 - histogramSize]byte // whole cache lines
 }
 
 // Track exposes whether the backend can be reached.
 func (b *Backend) Track(s *backend.State) { b.state.Store(s) }
+
+// Begin counts a request that is given to the backend, End one that has been
+// answered or has failed. Only by the owner of the shard; both on the same shard.
+func (b *Backend) Begin(shard int) { add(&b.shards.of(b.set, shard).begun, 1) }
+
+// End is the counterpart of Begin.
+func (b *Backend) End(shard int) { add(&b.shards.of(b.set, shard).ended, 1) }
+
+// load returns how many requests the backend has been given and how many of them
+// are in flight.
+func (b *Backend) load() (requests, inFlight uint64) {
+	var ended uint64
+	b.shards.each(func(s *backendShard) {
+		// What has ended is read before what has begun, which is never less: so 0
+		// means that there was a moment without any.
+		ended += s.ended.Load()
+		requests += s.begun.Load()
+	})
+	return requests, requests - ended
+}
+
+// quiet reports whether nothing is in flight.
+func (b *Backend) quiet() bool {
+	_, inFlight := b.load()
+	return inFlight == 0
+}
 
 // Response counts an answer of the backend: its status and the time from the
 // choice of the backend to the response head. Only by the owner of the shard.

@@ -149,7 +149,7 @@ func (e *Engine) route(c *Conn, t *table.Table, body []byte) {
 		e.answer(c, 400)
 	case found.Endpoint != nil:
 		e.forgetIdle(t)
-		e.forward(c, body)
+		e.forward(c, t, body)
 	case found.Allow != "":
 		e.answerAllow(c, 405, found.Allow)
 	case e.page != nil && t.MetricsOnProxyPort && string(path) == "/metrics" &&
@@ -165,8 +165,8 @@ const allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 var rootPath = []byte("/")
 
-// forward gives the request in e.req to a backend.
-func (e *Engine) forward(c *Conn, body []byte) {
+// forward gives the request in e.req to a backend of its endpoint, which is of t.
+func (e *Engine) forward(c *Conn, t *table.Table, body []byte) {
 	r, x := &e.req, c.x
 	to := x.endpoint.Pool.Pick(&x.choice)
 	if to == nil {
@@ -176,7 +176,14 @@ func (e *Engine) forward(c *Conn, body []byte) {
 	x.member, x.chosen = to, e.now
 	x.upgrade = upgradable(r)
 	x.expects = r.ExpectContinue && r.Minor > 0 && len(body) == 0 && !x.done
-	to.Health.State.Begin()
+	to.Begin(e.shard)
+	// From now on the request shows in what is in flight. It was chosen for by t, so if
+	// another table has come into force, somebody may have seen already that nothing
+	// is in flight to a backend that the new one drains.
+	if now := e.live.Load(); now != t {
+		e.routeAgain(c, now, body)
+		return
+	}
 
 	e.target = x.endpoint.AppendTarget(e.target[:0], to.Backend, &e.query)
 	out := e.appendRequestHead(e.scratch, c, to.Host)
@@ -207,6 +214,19 @@ func (e *Engine) forward(c *Conn, body []byte) {
 		e.throttle(c, b)
 	}
 	e.arm(c)
+}
+
+// routeAgain takes back that a backend was chosen for the request in e.req, and
+// routes it by the table that is in force now.
+func (e *Engine) routeAgain(c *Conn, now *table.Table, body []byte) {
+	x := c.x
+	x.member.End(e.shard)
+	x.counters.Withdraw(e.shard)
+	x.member, x.endpoint, x.counters = nil, nil, nil
+	if x.note != nil {
+		x.note.version = now.Version
+	}
+	e.route(c, now, body)
 }
 
 // send sends a head, with what was copied behind it, and the rest of what has come

@@ -340,7 +340,7 @@ func (e *Engine) end(c *Conn, code int) {
 		return
 	}
 	if x.member != nil {
-		x.member.Health.State.End()
+		x.member.End(e.shard)
 	}
 	until := e.now
 	if x.switched > 0 {

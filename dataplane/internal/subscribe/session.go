@@ -67,6 +67,7 @@ type session struct {
 	cancel context.CancelCauseFunc
 	watch  *watchdog
 	out    chan *routetablev1.SubscribeRequest // reports; the sender owns the stream's sending side
+	asked  chan *routetablev1.Report           // one slot
 	began  time.Time
 
 	// heard: the control plane has said something. Belongs to the receiver.
@@ -81,7 +82,10 @@ type session struct {
 func (s *Subscriber) session(stop context.Context, address string) (*session, error) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(stop))
 	defer cancel(nil)
-	x := &session{s: s, ctx: ctx, cancel: cancel, out: make(chan *routetablev1.SubscribeRequest), began: time.Now()}
+	x := &session{
+		s: s, ctx: ctx, cancel: cancel, began: time.Now(),
+		out: make(chan *routetablev1.SubscribeRequest), asked: make(chan *routetablev1.Report, 1),
+	}
 	conn, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithNoProxy(),
@@ -142,25 +146,25 @@ func (x *session) send(stop context.Context) {
 	// and does nothing else is found out after Silence.
 	tick := time.NewTicker(x.s.o.Heartbeat)
 	defer tick.Stop()
-	for beat := true; ; {
-		var m *routetablev1.SubscribeRequest
-		if beat {
-			m, beat = x.s.heartbeat(), false
+	reporter := x.s.newReporter()
+	for m := reporter.heartbeat(true); ; {
+		if m.GetHeartbeat() != nil {
 			x.watch.arm()
-		} else {
-			select {
-			case <-tick.C:
-				beat = true
-				continue
-			case m = <-x.out:
-			case <-x.ctx.Done():
-				return
-			case <-stop.Done():
-				x.goodbye()
-				return
-			}
 		}
 		if x.stream.Send(m) != nil {
+			return
+		}
+		select {
+		case <-tick.C:
+			m = reporter.heartbeat(true)
+		case r := <-x.asked:
+			reporter.watched = r.GetWatch()
+			m = reporter.heartbeat(r.GetBackends())
+		case m = <-x.out:
+		case <-x.ctx.Done():
+			return
+		case <-stop.Done():
+			x.goodbye()
 			return
 		}
 	}
@@ -214,6 +218,8 @@ func (x *session) receive(address string) error {
 			}
 		case *routetablev1.SubscribeResponse_Alive:
 			x.alive(m.Alive.GetDataPlanes())
+		case *routetablev1.SubscribeResponse_Report:
+			x.ask(m.Report)
 		default:
 			// Kinds of a later release are ignored.
 		}
@@ -243,7 +249,7 @@ func (s *Subscriber) hello() *routetablev1.SubscribeRequest {
 }
 
 func (s *Subscriber) heartbeat() *routetablev1.SubscribeRequest {
-	requests, failures := s.o.Totals()
+	requests, failures := s.o.Metrics.Totals()
 	return &routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Heartbeat{Heartbeat: &routetablev1.Heartbeat{
 		State: s.state(), RequestsTotal: requests, FailuresTotal: failures,
 	}}}

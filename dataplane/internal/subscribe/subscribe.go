@@ -19,6 +19,7 @@ import (
 
 	"reverseproxy/dataplane/internal/activate"
 	"reverseproxy/dataplane/internal/limit"
+	"reverseproxy/dataplane/internal/metrics"
 )
 
 // Options say who subscribes, and where. The zero durations mean the defaults.
@@ -42,9 +43,9 @@ type Options struct {
 	Quietly func(size uint64, work func())
 	// Fleet is told how many data planes there are; nil: nobody is.
 	Fleet *limit.Fleet
-	// Totals returns requests answered, and those failed by the proxy, since start.
-	Totals func() (requests, failures uint64)
-	Log    *slog.Logger
+	// Metrics are what is reported about requests.
+	Metrics *metrics.Set
+	Log     *slog.Logger
 
 	// Heartbeat is the time between two heartbeats; 5 s. As often is a table tried
 	// again that could not be written to disk, or whose port is taken while nothing

@@ -58,6 +58,19 @@ func (t *Tried) Clear() {
 
 func (t *Tried) has(m *Member) bool { return t != nil && slices.Contains(t.members, m.Health) }
 
+// Begin counts a request that is given to the member, End one that has been answered
+// or has failed, both by the owner of a shard of the metrics.
+func (m *Member) Begin(shard int) {
+	m.Health.State.Begin()
+	m.Metrics.Begin(shard)
+}
+
+// End is the counterpart of Begin.
+func (m *Member) End(shard int) {
+	m.Health.State.End()
+	m.Metrics.End(shard)
+}
+
 // Members returns all members, usable or not, in the order of the file. Nobody may
 // change the slice.
 func (p *Pool) Members() []*Member { return p.members }

@@ -1,0 +1,69 @@
+package subscribe
+
+import (
+	"time"
+
+	"reverseproxy/dataplane/internal/metrics"
+	routetablev1 "reverseproxy/proto/routetable/v1"
+)
+
+// Bounds of what one heartbeat tells about backends: a control plane that serves a
+// thousand data planes reads all of it.
+const (
+	maxReports     = 2000
+	maxReportBytes = 200 << 10 // of names; the numbers are a quarter of that
+	// reportInterval is the shortest time between two reports about backends: rates
+	// over less would be noise.
+	reportInterval = 500 * time.Millisecond
+)
+
+// reporter makes the heartbeats of one stream. It belongs to the sender.
+type reporter struct {
+	s        *Subscriber
+	backends *metrics.Reporter
+	reported time.Time // when backends were reported last
+	watched  []string  // by URL
+}
+
+func (s *Subscriber) newReporter() *reporter {
+	return &reporter{s: s, backends: s.o.Metrics.NewReporter(time.Now())}
+}
+
+// heartbeat returns the next heartbeat, with the news about backends or without.
+func (r *reporter) heartbeat(backends bool) *routetablev1.SubscribeRequest {
+	m := r.s.heartbeat() // the state first, see routetable.proto
+	h := m.GetHeartbeat()
+	for i, n := range r.s.o.Metrics.InFlight(r.watched) {
+		h.Watched = append(h.Watched, &routetablev1.InFlight{Url: r.watched[i], Requests: n})
+	}
+	now := time.Now()
+	if !backends || now.Sub(r.reported) < reportInterval {
+		return m
+	}
+	r.reported = now
+	for _, b := range r.backends.Next(now, maxReports, maxReportBytes) {
+		h.Backends = append(h.Backends, &routetablev1.BackendReport{
+			Endpoint: b.Endpoint, Url: b.Backend, Requests: b.Requests, Failures: b.Failures, InFlight: b.InFlight,
+			RequestsPerSecond: b.RequestRate, FailuresPerSecond: b.FailureRate, Trouble: wireText(b.Trouble),
+		})
+	}
+	return m
+}
+
+// ask hands what the control plane wants to know to the sender. It never waits: of
+// two that have not been answered yet the newer one counts, and stands for both.
+// Only the receiver calls it.
+func (x *session) ask(r *routetablev1.Report) {
+	for {
+		select {
+		case x.asked <- r:
+			return
+		default:
+		}
+		select {
+		case before := <-x.asked:
+			r.Backends = r.GetBackends() || before.GetBackends()
+		default:
+		}
+	}
+}

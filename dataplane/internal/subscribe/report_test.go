@@ -1,0 +1,138 @@
+package subscribe
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	"reverseproxy/dataplane/internal/activate/activatetest"
+	routetablev1 "reverseproxy/proto/routetable/v1"
+)
+
+// slowly keeps heartbeats from coming by themselves.
+func slowly(o *Options) { o.Heartbeat = time.Hour }
+
+func (p *peer) ask(t *testing.T, r *routetablev1.Report) {
+	t.Helper()
+	p.mustSend(t, &routetablev1.SubscribeResponse{Message: &routetablev1.SubscribeResponse_Report{Report: r}})
+}
+
+// nextHeartbeat waits for one.
+func (p *peer) nextHeartbeat(t *testing.T) *routetablev1.Heartbeat {
+	t.Helper()
+	select {
+	case h := <-p.heartbeats:
+		return h
+	case <-time.After(patience):
+		t.Fatal("no heartbeat came")
+		return nil
+	}
+}
+
+// The control plane is told at once what it asks for, under the version in force.
+func TestReportsWhenAsked(t *testing.T) {
+	cp := startControlPlane(t, "127.0.0.1:0", nil)
+	dp := startDataPlane(t, t.TempDir(), slowly, cp.address)
+	p := cp.accept(t)
+	if h := p.nextHeartbeat(t); len(h.GetBackends())+len(h.GetWatched()) > 0 {
+		t.Errorf("before there is a table: %v", h)
+	}
+	rt, version := activatetest.Table(activatetest.Port(t), backend1, backend2)
+	p.sendChunks(t, chunksOf(t, rt, version, 1, 1<<20)...)
+	p.wantApplied(t, version, 1)
+
+	a, b := dp.metrics.Endpoint("/a").Backend(backend1), dp.metrics.Endpoint("/b").Backend(backend2)
+	a.Begin(0)
+	a.Begin(0)
+	b.Begin(0)
+	watch := []string{backend2, "http://unknown", backend1}
+	inFlight := func(two, one uint64) {
+		t.Helper()
+		p.ask(t, &routetablev1.Report{Watch: watch})
+		want := &routetablev1.Heartbeat{
+			State: &routetablev1.State{Version: version, Revision: 1, Source: routetablev1.Source_SOURCE_STREAM},
+			Watched: []*routetablev1.InFlight{
+				{Url: backend2, Requests: two}, {Url: "http://unknown"}, {Url: backend1, Requests: one},
+			},
+		}
+		if diff := cmp.Diff(want, p.nextHeartbeat(t), protocmp.Transform()); diff != "" {
+			t.Errorf("heartbeat (-want +got):\n%s", diff)
+		}
+	}
+	inFlight(1, 2)
+	a.End(0)
+	inFlight(1, 1)
+	// Also those of a backend that has left the table.
+	rt, version = activatetest.Table(uint16(rt.GetPort()), backend1)
+	p.sendChunks(t, chunksOf(t, rt, version, 1, 1<<20)...)
+	p.wantApplied(t, version, 1)
+	inFlight(1, 1)
+	b.End(0)
+	inFlight(0, 1)
+
+	want := []*routetablev1.BackendReport{{Endpoint: "/a", Url: backend1, Requests: 2, InFlight: 1}}
+	eventually(t, "the backends, not sooner than is good for rates", func() error {
+		p.ask(t, &routetablev1.Report{Backends: true})
+		h := p.nextHeartbeat(t)
+		if len(h.GetWatched()) > 0 {
+			t.Errorf("still told about %v", h.GetWatched())
+		}
+		if diff := cmp.Diff(want, h.GetBackends(), protocmp.Transform()); diff != "" {
+			return fmt.Errorf("backends (-want +got):\n%s", diff)
+		}
+		return nil
+	})
+}
+
+// Everything is told once on each stream, in parts, and then what changes.
+func TestReportsOnEachStream(t *testing.T) {
+	const endpoints = 3*maxReports + 1
+	cp := startControlPlane(t, "127.0.0.1:0", nil)
+	dp := startDataPlane(t, t.TempDir(), func(o *Options) {
+		slowly(o)
+		for i := range endpoints {
+			o.Metrics.Endpoint(fmt.Sprint("e", i)).Backend(backend1)
+		}
+	}, cp.address)
+	for range 2 {
+		p := cp.accept(t)
+		seen := map[string]bool{}
+		for len(seen) < endpoints {
+			part := p.nextReports(t)
+			if len(part) > maxReports {
+				t.Fatalf("a part of %d", len(part))
+			}
+			for _, b := range part {
+				if seen[b.GetEndpoint()] {
+					t.Fatalf("%s was told twice", b.GetEndpoint())
+				}
+				seen[b.GetEndpoint()] = true
+			}
+		}
+		dp.metrics.Endpoint("e0").Backend(backend1).Begin(0)
+		part := p.nextReports(t)
+		if len(part) != 1 || part[0].GetEndpoint() != "e0" || part[0].GetRequestsPerSecond() <= 0 {
+			t.Errorf("after one has changed: %v", part)
+		}
+		p.end <- nil
+	}
+}
+
+// nextReports returns the next reports about backends. One question is always open:
+// of two heartbeats that wait to be looked at the older one is lost.
+func (p *peer) nextReports(t *testing.T) (part []*routetablev1.BackendReport) {
+	t.Helper()
+	eventually(t, "reports about backends", func() error {
+		part = p.nextHeartbeat(t).GetBackends()
+		p.ask(t, &routetablev1.Report{Backends: true})
+		if len(part) == 0 {
+			return errors.New("none")
+		}
+		return nil
+	})
+	return part
+}
