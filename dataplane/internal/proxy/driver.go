@@ -22,9 +22,9 @@ const (
 	MaxQueued = highWater + 2*ReadSize + 8<<10
 )
 
-// Driver does the I/O of one event loop for one Engine. Its methods are called
-// only from inside the Engine's callbacks (and so from one goroutine at a time),
-// do not block, and never call the Engine back before they return. A driver
+// Driver does the I/O of one event loop for one Engine. Its methods, but for Post,
+// are called only from inside the Engine's callbacks (and so from one goroutine at a
+// time), do not block, and never call the Engine back before they return. A driver
 // reports what went wrong with Engine.EOF or Engine.DialFailed, later.
 //
 // The engine never touches a Conn after it has given it to Close or Abort, so a
@@ -70,4 +70,8 @@ type Driver interface {
 	// Go runs work outside the loop and then done as a callback. It may run done
 	// without having run work when the driver is closing.
 	Go(work, done func())
+	// Post runs f as a callback for c, soon, unless c has been closed by then. Its
+	// memory may have become another connection's, which f has to find out. What is
+	// posted first runs first. Any goroutine may call Post, whatever it holds.
+	Post(c *Conn, f func())
 }

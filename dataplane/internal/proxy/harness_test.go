@@ -38,7 +38,8 @@ type world struct {
 
 	dialled []*end
 	done    []func() // of Go
-	dead    []*end   // to be recycled after the callback
+	posted  []func()
+	dead    []*end // to be recycled after the callback
 	spare   []*end
 	splices bool // can move bytes by itself
 	recycle bool // use Conn memory again, as a driver may
@@ -196,6 +197,14 @@ func (w *world) Resume(c *proxy.Conn)             { w.check(c).paused = false }
 func (w *world) After(c *proxy.Conn, after int64) { w.check(c).deadline = after }
 func (w *world) Go(work, done func())             { work(); w.done = append(w.done, done) }
 
+func (w *world) Post(c *proxy.Conn, f func()) {
+	w.posted = append(w.posted, func() {
+		if !of(c).closed {
+			f()
+		}
+	})
+}
+
 // settle is the end of a callback.
 func (w *world) settle() {
 	if w.recycle {
@@ -209,10 +218,12 @@ func (w *world) settle() {
 
 func (w *world) tick() { w.engine.SetNow(int64(w.now)) }
 
-func (w *world) accept() *end {
+func (w *world) accept() *end { return w.acceptFrom("192.0.2.1") }
+
+func (w *world) acceptFrom(remote string) *end {
 	e := w.fresh()
 	w.tick()
-	w.engine.Accept(&e.conn, "192.0.2.1", &w.origin)
+	w.engine.Accept(&e.conn, remote, &w.origin)
 	w.settle()
 	return e
 }
@@ -285,6 +296,17 @@ func (w *world) comeBack() {
 		w.settle()
 	}
 	w.done = nil
+}
+
+// runPosted runs what has been posted.
+func (w *world) runPosted() {
+	for len(w.posted) > 0 {
+		f := w.posted[0]
+		w.posted = w.posted[1:]
+		w.tick()
+		f()
+		w.settle()
+	}
 }
 
 // pass lets time go by and deadlines with it.

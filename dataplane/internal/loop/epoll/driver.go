@@ -164,3 +164,14 @@ func (d *driverOf) Go(work, done func()) {
 		work()
 	})
 }
+
+// Post implements proxy.Driver.
+func (d *driverOf) Post(pc *proxy.Conn, f func()) {
+	l := d.loop()
+	l.post(func() {
+		if c, ok := pc.Handle.(*conn); ok && !c.closed {
+			l.current = c
+			f()
+		}
+	})
+}

@@ -109,6 +109,56 @@ func (d *driverOf) Go(work, done func()) {
 	})
 }
 
+// Post implements proxy.Driver. Whoever calls it may hold the mutex of another loop,
+// so it must not wait for this one's.
+func (d *driverOf) Post(pc *proxy.Conn, f func()) {
+	l := d.loop()
+	l.posts.Lock()
+	defer l.posts.Unlock()
+	l.posted = append(l.posted, post{pc, f})
+	if !l.posting {
+		l.posting = true
+		l.server.goroutines.Go(l.runPosted)
+	}
+}
+
+// post is a callback for a connection.
+type post struct {
+	conn *proxy.Conn
+	f    func()
+}
+
+// runPosted runs what has been posted, and what is posted meanwhile.
+func (l *eventLoop) runPosted() {
+	for {
+		l.posts.Lock()
+		all := l.posted
+		l.posted = nil
+		l.posting = len(all) > 0
+		l.posts.Unlock()
+		if len(all) == 0 {
+			return
+		}
+		l.mu.Lock()
+		for _, p := range all {
+			l.runPost(p)
+			l.settle()
+		}
+		l.mu.Unlock()
+	}
+}
+
+// runPost runs one; l.mu must be held.
+func (l *eventLoop) runPost(p post) {
+	c := p.conn.Handle.(*conn)
+	if c.closed {
+		return
+	}
+	defer l.survive(c)
+	l.engine.SetNow(l.server.now())
+	p.f()
+}
+
 // guard runs f; a panic in it is logged and counted.
 func (l *eventLoop) guard(f func()) {
 	defer l.survive(nil)

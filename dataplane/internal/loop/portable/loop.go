@@ -34,6 +34,11 @@ type eventLoop struct {
 	quiet int64
 
 	wake chan struct{} // there is a deadline again
+
+	posts sync.Mutex // may be taken with mu held; guards the following
+	// posted are callbacks that are to be run, by a goroutine while posting.
+	posted  []post
+	posting bool
 }
 
 const (
