@@ -37,6 +37,10 @@ const (
 
 	MaxLogPathBytes  = 4095      // PATH_MAX of Linux, without the NUL
 	SamplePerMillion = 1_000_000 // of an access log that leaves nothing out
+
+	MaxRequests = 1_000_000 // in flight, of an endpoint or backend
+	MaxQueue    = 1_000_000
+	MaxRate     = 1_000_000 // requests of a rate, or its burst
 )
 
 // Stdout as the path of an access log is the standard output of the data plane.

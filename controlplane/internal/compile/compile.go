@@ -74,6 +74,7 @@ func endpoint(e *config.Endpoint, defaults *config.Defaults, timeouts timeoutsCa
 		preserve = *e.PreserveHost
 	}
 	out.ReplaceHost = !preserve
+	out.RateLimit = rateLimit(e, defaults)
 	// One allocation for the pool, as there are many.
 	backends := make([]routetablev1.Backend, len(e.Pool))
 	out.Pool = make([]*routetablev1.Backend, len(e.Pool))

@@ -47,6 +47,7 @@ type Config struct {
 type Defaults struct {
 	Timeouts     Timeouts
 	PreserveHost bool
+	RateLimit    RateLimit
 }
 
 // Unlimited is the Timeouts.Request that is none.
@@ -112,6 +113,8 @@ type Endpoint struct {
 	Timeouts Timeouts
 	// PreserveHost sends the client's Host to the backend; nil: as in Defaults.
 	PreserveHost *bool
+	// RateLimit in place of that of the defaults; nil: as in Defaults.
+	RateLimit *RateLimit
 }
 
 // Header is a condition on one header field: a field of this name, which is in
@@ -133,6 +136,7 @@ func builtin() Config {
 		Defaults: Defaults{
 			Timeouts:     Timeouts{Connect: time.Second, Response: 30 * time.Second, Idle: 90 * time.Second, Request: Unlimited},
 			PreserveHost: true,
+			RateLimit:    RateLimit{Per: time.Second},
 		},
 		MetricsOnProxyPort: true,
 		Limits: Limits{

@@ -61,6 +61,8 @@ func (r *reader) defaults(n node, at *path) {
 			if b, ok := r.boolean(v, at); ok {
 				d.PreserveHost = b
 			}
+		case "rateLimit":
+			r.rateLimit(v, at, rateLimitOfDefaults, func(l RateLimit) { d.RateLimit = l })
 		default:
 			panic("unread key " + key.path)
 		}
@@ -238,6 +240,8 @@ func (r *reader) endpoint(n node, at *path) {
 			if b, ok := r.boolean(v, at); ok {
 				e.PreserveHost = &b
 			}
+		case "rateLimit":
+			r.rateLimit(v, at, rateLimitOfEndpoints, func(l RateLimit) { e.RateLimit = &l })
 		default:
 			panic("unread key " + key.path)
 		}

@@ -95,6 +95,7 @@ var defaults = config.Config{
 	Defaults: config.Defaults{
 		Timeouts:     config.Timeouts{Connect: time.Second, Response: 30 * time.Second, Idle: 90 * time.Second, Request: config.Unlimited},
 		PreserveHost: true,
+		RateLimit:    config.RateLimit{Per: time.Second},
 	},
 	MetricsOnProxyPort: true,
 	Limits: config.Limits{
@@ -121,7 +122,7 @@ func TestAllKeys(t *testing.T) {
 	no := false
 	got := load(t, `limits: {maxHeadBytes: 1Mi, maxHeaders: 7, maxURIBytes: 1024, headerTimeout: 1m30s, idleTimeout: 250ms, maxConnections: 9}
 metrics: {onProxyPort: false}
-defaults: {preserveHost: false, timeouts: {connect: 2s, response: 1h, idle: 3s, request: 24h}}
+defaults: {preserveHost: false, timeouts: {connect: 2s, response: 1h, idle: 3s, request: 24h}, rateLimit: {requests: 7, per: 1m, burst: 9, key: clientIP}}
 acknowledgeDrop: 00001234
 accessLog: {path: /var/log/access.log, format: combined, sample: 0.25}
 requestId: true
@@ -134,11 +135,15 @@ endpoints:
   headers: {X-Beta: "1", a-first: ""}
   timeouts: {response: 5s, request: 0s}
   preserveHost: false
+  rateLimit: {requests: 1, key: "header:X-A"}
   pool: [http://localhost:5000, {url: "http://[::1]:81/x?y=z", weight: 0}]
 `)
 	want := &config.Config{
-		Port:            65535,
-		Defaults:        config.Defaults{Timeouts: config.Timeouts{Connect: 2 * time.Second, Response: time.Hour, Idle: 3 * time.Second, Request: 24 * time.Hour}},
+		Port: 65535,
+		Defaults: config.Defaults{
+			Timeouts:  config.Timeouts{Connect: 2 * time.Second, Response: time.Hour, Idle: 3 * time.Second, Request: 24 * time.Hour},
+			RateLimit: config.RateLimit{Requests: 7, Per: time.Minute, Burst: 9, ByClient: true},
+		},
 		AcknowledgeDrop: "00001234",
 		Limits: config.Limits{MaxHeadBytes: 1 << 20, MaxHeaders: 7, MaxURIBytes: 1024,
 			HeaderTimeout: 90 * time.Second, IdleTimeout: 250 * time.Millisecond, MaxConnections: 9},
@@ -152,6 +157,7 @@ endpoints:
 			Headers:      []config.Header{{Name: "a-first"}, {Name: "x-beta", Value: "1"}},
 			Timeouts:     config.Timeouts{Response: 5 * time.Second, Request: config.Unlimited},
 			PreserveHost: &no,
+			RateLimit:    &config.RateLimit{Requests: 1, Per: time.Second, ByHeader: "x-a"},
 			Pool:         []config.Backend{{URL: "http://localhost:5000", Weight: 1}, {URL: "http://[::1]:81/x?y=z"}},
 		}},
 	}

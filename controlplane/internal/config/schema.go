@@ -33,13 +33,24 @@ var timeoutKeys = []schema{
 	{key: "request", def: "0s"},
 }
 
+var rateLimitKeys = []schema{
+	{key: "requests", def: "0"},
+	{key: "per", def: "1s"},
+	{key: "burst", def: "0"},
+	{key: "key", def: "none"},
+}
+
 var (
 	timeoutsOfDefaults  = &schema{key: "timeouts", keys: pointers(timeoutKeys)}
 	timeoutsOfEndpoints = &schema{key: "timeouts", keys: pointers(timeoutKeys)}
 
+	rateLimitOfDefaults  = &schema{key: "rateLimit", keys: pointers(rateLimitKeys)}
+	rateLimitOfEndpoints = &schema{key: "rateLimit", keys: pointers(rateLimitKeys)}
+
 	defaultsSchema = &schema{key: "defaults", keys: []*schema{
 		timeoutsOfDefaults,
 		{key: "preserveHost", def: "true"},
+		rateLimitOfDefaults,
 	}}
 	poolSchema = &schema{key: "pool", must: true, each: true, keys: []*schema{
 		{key: "url", must: true},
@@ -54,6 +65,7 @@ var (
 		poolSchema,
 		timeoutsOfEndpoints,
 		{key: "preserveHost", def: "true"},
+		rateLimitOfEndpoints,
 	}}
 	metricsSchema = &schema{key: "metrics", keys: []*schema{
 		{key: "onProxyPort", def: "true"},

@@ -28,7 +28,8 @@ func TestFullFile(t *testing.T) {
 		t.Errorf("full.yaml against the defaults (-got +want):\n%s", diff)
 	}
 	for _, e := range c.Endpoints {
-		if e.Timeouts != want.Defaults.Timeouts || e.PreserveHost == nil || *e.PreserveHost != want.Defaults.PreserveHost {
+		if e.Timeouts != want.Defaults.Timeouts || e.PreserveHost == nil || *e.PreserveHost != want.Defaults.PreserveHost ||
+			e.RateLimit == nil || *e.RateLimit != want.Defaults.RateLimit {
 			t.Errorf("endpoint %s of full.yaml does not show the defaults", e.Name)
 		}
 	}

@@ -72,6 +72,12 @@ func TestExplain(t *testing.T) {
 		endpoint("drained", "/drained", func(e *routetablev1.Endpoint) { e.Pool[0].Weight = 0 }),
 		endpoint("exact", "/all/a", nil),
 		endpoint("post", "/all/a", func(e *routetablev1.Endpoint) { e.Methods = []string{"POST"} }),
+		endpoint("rated", "/rated", func(e *routetablev1.Endpoint) {
+			e.RateLimit = &routetablev1.RateLimit{
+				Requests: 100, Per: durationpb.New(time.Second), Burst: 20,
+				Key: &routetablev1.Key{Kind: routetablev1.KeyKind_KEY_KIND_HEADER, Name: "x-a"},
+			}
+		}),
 		endpoint("timed", "/timed", func(e *routetablev1.Endpoint) {
 			e.Timeouts = &routetablev1.Timeouts{Request: durationpb.New(90 * time.Second)}
 		}),
@@ -105,6 +111,13 @@ func TestExplain(t *testing.T) {
 			&fleetv1.ExplainResponse{
 				Endpoint: "timed", Backends: sent("GET /b?x HTTP/1.1", "h", 1),
 				Settings: []string{"request timeout: 1m30s for the whole request"},
+			},
+		},
+		{
+			"a rate", &fleetv1.ExplainRequest{Url: "http://h/rated"},
+			&fleetv1.ExplainResponse{
+				Endpoint: "rated", Backends: sent("GET /b?x HTTP/1.1", "h", 1),
+				Settings: []string{"rate limit: 100 requests per 1s, 20 at once, for each value of x-a; over the whole fleet"},
 			},
 		},
 		{"nothing matches", &fleetv1.ExplainRequest{Url: "/none"}, &fleetv1.ExplainResponse{Status: 404}},

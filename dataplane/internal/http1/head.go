@@ -87,6 +87,17 @@ func (h *Head) Only(id Name) (value Span, ok bool) {
 	return value, ok
 }
 
+// Value returns the value of the first field line called name (lower case).
+func (h *Head) Value(name string) (Span, bool) {
+	for i := range h.Fields {
+		f := &h.Fields[i]
+		if f.Name.Len() == len(name) && foldEqual(f.Name.Of(h.Raw), name) {
+			return f.Value, true
+		}
+	}
+	return Span{}, false
+}
+
 // HasValue reports whether one of the field lines called name (lower case) has
 // exactly this value, not counting the white space around it.
 func (h *Head) HasValue(name, value string) bool {

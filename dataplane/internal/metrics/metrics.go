@@ -109,6 +109,7 @@ type Endpoint struct {
 	set    *Set
 	name   string
 	shards shards[endpointShard]
+	limits endpointLimits
 
 	// Guarded by set.mu.
 	backends *Backend            // a list

@@ -4,6 +4,9 @@ package proxy_test
 
 import (
 	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
@@ -20,7 +23,7 @@ func steady(t testing.TB, rt *routetablev1.RouteTable, request, response string)
 	in, out := make([]byte, len(request)), make([]byte, len(response))
 	return func() {
 		c.sent, o.sent = c.sent[:0], o.sent[:0]
-		w.now++
+		w.now += time.Microsecond
 		w.tick()
 		copy(in, request)
 		w.engine.Data(&c.conn, in)
@@ -53,7 +56,17 @@ var steadyTables = []struct {
 	{"id", withID(wire(anything()))},
 	{"JSON log", logged(wire(anything()), routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_JSON)},
 	{"trusted proxy", trusting(wire(anything()), "10.0.0.0/8", "192.0.2.0/24")},
+	{"limits", wire(limited(anything()))},
 	{"combined log, id", withID(logged(wire(anything()), routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_COMBINED))},
+}
+
+// limited gives an endpoint all limits there are, and room for everything.
+func limited(e *routetablev1.Endpoint) *routetablev1.Endpoint {
+	e.RateLimit = &routetablev1.RateLimit{
+		Requests: 1_000_000, Per: durationpb.New(time.Second), Burst: 1000,
+		Key: &routetablev1.Key{Kind: routetablev1.KeyKind_KEY_KIND_CLIENT_IP},
+	}
+	return e
 }
 
 // TestKeepAliveRequestDoesNotAllocate. Race detection allocates by itself.

@@ -15,6 +15,7 @@ var own = map[int]struct{ reason, text string }{
 	405: {"Method Not Allowed", "The method is not allowed here.\n"},
 	408: {"Request Timeout", "The request did not arrive in time.\n"},
 	414: {"URI Too Long", "The request target is too long.\n"},
+	429: {"Too Many Requests", "More requests have come than may.\n"},
 	431: {"Request Header Fields Too Large", "The header of the request is too large.\n"},
 	501: {"Not Implemented", "The request needs something that is not supported here.\n"},
 	502: {"Bad Gateway", "The backend could not be reached or gave no valid answer.\n"},
@@ -86,6 +87,11 @@ func (e *Engine) respond(c *Conn, status int, reason, allow, contentType, body s
 	if allow != "" {
 		out = append(out, "Allow: "...)
 		out = append(out, allow...)
+		out = append(out, "\r\n"...)
+	}
+	if x.retryAfter > 0 {
+		out = append(out, "Retry-After: "...)
+		out = strconv.AppendInt(out, x.retryAfter, 10)
 		out = append(out, "\r\n"...)
 	}
 	out = appendRequestID(out, x.note.requestID())

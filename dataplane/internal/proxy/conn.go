@@ -173,7 +173,8 @@ type request struct {
 	address     [maxAddress]byte
 	addressSize uint8
 	// trusted: the request comes from a trusted proxy.
-	trusted bool
+	trusted    bool
+	retryAfter int64 // seconds that the client is told to wait; 0: it is told nothing
 
 	serial  uint64 // tells the exchanges of the connection apart
 	code    int

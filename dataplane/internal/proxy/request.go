@@ -149,7 +149,7 @@ func (e *Engine) route(c *Conn, t *table.Table, body []byte) {
 		e.answer(c, 400)
 	case found.Endpoint != nil:
 		e.forgetIdle(t)
-		e.forward(c, t, body)
+		e.admit(c, t, body)
 	case found.Allow != "":
 		e.answerAllow(c, 405, found.Allow)
 	case e.page != nil && t.MetricsOnProxyPort && string(path) == "/metrics" &&

@@ -56,6 +56,7 @@ type Endpoint struct {
 	RequestTimeout                  time.Duration // 0: none
 	ReplaceHost                     bool
 	Pool                            *Pool
+	Admission                       *Admission // nil: there are none
 	Metrics                         *metrics.Endpoint
 
 	exact    bool

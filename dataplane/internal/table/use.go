@@ -59,10 +59,12 @@ func (t *Table) firstUse(i uint32) *Endpoint {
 		// Of a request that has taken so long from the table to the endpoint that
 		// the next table is in force. Nobody will look for its counters.
 		e.join(s.Metrics.Detached(e.Name), addresses, s.Backends, nil)
+		e.joinAdmission(s, s.known[e.Name])
 		t.used[i].Store(e)
 		return e
 	}
 	e.join(s.Metrics.Endpoint(e.Name), addresses, s.Backends, s.known[e.Name])
+	e.joinAdmission(s, s.known[e.Name])
 	if s.known == nil {
 		s.known = map[string]*Endpoint{}
 	}
@@ -81,6 +83,7 @@ func (t *Table) unfold(w *routetablev1.Endpoint) (e *Endpoint, addresses []strin
 		IdleTimeout:     w.GetTimeouts().GetIdle().AsDuration(),
 		RequestTimeout:  w.GetTimeouts().GetRequest().AsDuration(),
 		ReplaceHost:     w.GetReplaceHost(),
+		Admission:       admissionOf(w),
 		methods:         w.GetMethods(),
 	}
 	if p, ok := w.GetPath().(*routetablev1.Endpoint_Prefix); ok {

@@ -1,0 +1,50 @@
+package metrics
+
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// endpointLimits counts what the limits of an endpoint do: seldom enough to be
+// counted in one place.
+type endpointLimits struct {
+	on      atomic.Bool // there are limits
+	refused [refusals]atomic.Uint64
+}
+
+// Refusal is why a request was refused that an endpoint had taken: a fixed set of
+// label values, none of which is another reason's.
+type Refusal uint8
+
+// The refusals.
+const (
+	RateLimit Refusal = iota // more requests than in that time may come
+	refusals          = iota
+)
+
+// String returns the label value.
+func (r Refusal) String() string { return refusalLabels[r] }
+
+var refusalLabels = [refusals]string{"rate_limit"}
+
+// SetLimited exposes what limits do, or ends that. It may be called from several
+// goroutines.
+func (e *Endpoint) SetLimited(on bool) { e.limits.on.Store(on) }
+
+// Refused counts a refused request. It may be called from several goroutines.
+func (e *Endpoint) Refused(r Refusal) { e.limits.refused[r].Add(1) }
+
+var refusedDesc = desc("requests_refused_total",
+	"Requests that an endpoint took and that were given to no backend, by reason.", "endpoint", "reason")
+
+// limits exposes what the limits of an endpoint do.
+func (c *collection) limits(e *Endpoint) {
+	l := &e.limits
+	if !l.on.Load() {
+		return
+	}
+	for i, label := range refusalLabels {
+		c.value(refusedDesc, prometheus.CounterValue, float64(l.refused[i].Load()), e.name, label)
+	}
+}
