@@ -72,6 +72,26 @@ func TestUpgradeTakesNoRestingConnection(t *testing.T) {
 	}
 }
 
+// TestTunnelOutlivesTheRestOfItsConnection: how long a connection to a backend may
+// rest says nothing about a tunnel that it has become.
+func TestTunnelOutlivesTheRestOfItsConnection(t *testing.T) {
+	w, c, o := kept(t)
+	w.data(c, "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+	b := w.dialled[len(w.dialled)-1]
+	if b.dialling {
+		w.connect(b)
+	}
+	w.data(b, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+	for range 3 {
+		w.pass(60*time.Second, c, o, b)
+		w.data(c, "from the client")
+		w.data(b, "from the backend")
+	}
+	if got := b.take(); c.closed || b.closed || !strings.HasSuffix(got, strings.Repeat("from the client", 3)) {
+		t.Errorf("client closed %t, backend closed %t, which got %q", c.closed, b.closed, got)
+	}
+}
+
 // TestLongRequestTakesNoRestingConnection: a GET that is too long to be held, to
 // be sent again, must not be lost to a backend that closes what rests.
 func TestLongRequestTakesNoRestingConnection(t *testing.T) {

@@ -192,12 +192,13 @@ func (e *Engine) forward(c *Conn, t *table.Table, body []byte) {
 		out, apart = append(out, body...), nil
 	}
 
-	// A request that is complete and may be sent again, but cannot be held (too
-	// long, or its connection turns into another protocol), is not put at risk.
+	// A request that is complete and may be sent again, but cannot be held because it
+	// is too long, is not put at risk. Nor does a connection that has rested turn into
+	// another protocol: it still has the deadline of its rest.
 	repeatable := x.done && idempotent(x.method)
 	replay := repeatable && !x.upgrade && len(out)+len(apart) <= maxHeld
 	var b *Conn
-	if replay || !repeatable {
+	if replay || !repeatable && !x.upgrade {
 		b = e.takeIdle(to.Health.State, replay)
 	}
 	if b == nil {
