@@ -1,15 +1,19 @@
 package loop_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"reverseproxy/dataplane/internal/proxy"
@@ -376,4 +380,95 @@ func testSlowReader(t *testing.T, driver string) {
 	if bound := int64(clients * 2 * (proxy.MaxQueued + proxy.ReadSize)); held > bound {
 		t.Errorf("holds %d bytes, bound %d", held, bound)
 	}
+}
+
+// TestSteadyReader: a client that always has something left to read, but never so
+// much that the backend has to wait, holds no more memory than documented.
+func TestSteadyReader(t *testing.T) { onEachDriver(t, testSteadyReader) }
+
+func testSteadyReader(t *testing.T, driver string) {
+	const onTheirWay, size = 48 << 10, 8 << 20
+	read, written := make(chan int), make(chan struct{})
+	o := serve(t, func(p *peer) {
+		if _, err := p.request(); err != nil {
+			return
+		}
+		p.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffff\r\n")
+		for piece := make([]byte, onTheirWay); ; {
+			n, more := <-read
+			if !more {
+				return
+			}
+			_, _ = p.Write(piece[:n])
+			written <- struct{}{}
+		}
+	})
+	defer close(read)
+	r := start(t, driver, endpoint("/*", o.url))
+	smallSendBuffers(t, r.addr)
+	c := dialSmall(t, r.addr).send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	c.mustHead()
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	read <- onTheirWay
+	<-written
+	buf := make([]byte, 4<<10)
+	for done := 0; done < size; {
+		n, err := c.in.Read(buf)
+		if err != nil {
+			t.Fatalf("after %d bytes: %v", done, err)
+		}
+		done += n
+		read <- n
+		<-written
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if held, bound := int64(after.HeapAlloc)-int64(before.HeapAlloc), int64(2*(proxy.MaxQueued+proxy.ReadSize)); held > bound {
+		t.Errorf("holds %d bytes, bound %d", held, bound)
+	}
+}
+
+// smallSendBuffers has the operating system take little at once on what a listener
+// accepts from now on.
+func smallSendBuffers(t *testing.T, addr string) {
+	t.Helper()
+	for fd := range 1 << 10 {
+		at, err := unix.Getsockname(fd)
+		if err != nil {
+			continue
+		}
+		listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+		if a, ok := at.(*unix.SockaddrInet4); !ok || err != nil || listens == 0 || !strings.HasSuffix(addr, fmt.Sprint(":", a.Port)) {
+			continue
+		}
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 4<<10); err != nil {
+			t.Fatal(err)
+		}
+		// Segments as large as a loopback's wait for windows that small.
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG, 1400); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Fatal("no socket listens at ", addr)
+}
+
+// dialSmall connects a client for which the operating system receives little ahead.
+func dialSmall(t *testing.T, addr string) *peer {
+	t.Helper()
+	dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+		var failed error
+		err := raw.Control(func(fd uintptr) {
+			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<10)
+		})
+		return errors.Join(err, failed)
+	}}
+	c, err := dialer.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return newPeer(t, c)
 }

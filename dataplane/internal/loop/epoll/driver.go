@@ -63,8 +63,12 @@ func (d *driverOf) queue(c *conn, p []byte) {
 	if len(p) == 0 {
 		return
 	}
-	if c.out == nil {
+	switch {
+	case c.out == nil:
 		c.out = d.loop().outBuffer()
+	case c.sent > len(c.out)/2:
+		// A queue may never run empty: it must not grow by what has been sent.
+		c.out, c.sent = c.out[:copy(c.out, c.out[c.sent:])], 0
 	}
 	c.out = append(c.out, p...)
 }
