@@ -8,6 +8,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
 // TestClientLeavesTheFlood: a client that closes in the middle of a response that
@@ -108,4 +112,32 @@ func testClientLeavesWhilePaused(t *testing.T, driver string) {
 			})
 		})
 	}
+}
+
+// TestClientLeavesAsItIsPaused: the next request of a client is not read before it
+// is due. That the client was gone as it came is noticed all the same.
+func TestClientLeavesAsItIsPaused(t *testing.T) { onEachDriver(t, testClientLeavesAsItIsPaused) }
+
+func testClientLeavesAsItIsPaused(t *testing.T, driver string) {
+	begun := make(chan struct{})
+	o := serve(t, func(p *peer) {
+		if _, err := p.head(); err == nil {
+			begun <- struct{}{}
+			p.rest()
+		}
+	})
+	r := start(t, driver, endpoint("/*", o.url), last(func(e *routetablev1.Endpoint) {
+		e.Timeouts.Response = durationpb.New(2 * patience)
+	}))
+	const clients = 50
+	for range clients {
+		c := dial(t, r.addr).send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		receive(t, begun)
+		_ = c.SetLinger(0)
+		c.send("GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+		_ = c.Close()
+	}
+	eventually(t, "all requests have ended", func() bool {
+		return sum(t, r, "dataplane_requests_total", "code", "499") == clients && sum(t, r, "dataplane_requests_in_flight") == 0
+	})
 }

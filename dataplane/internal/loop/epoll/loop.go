@@ -242,14 +242,13 @@ func (l *eventLoop) event(ev *unix.EpollEvent) {
 	c.unread = true
 	if ev.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		c.ending = true
-		if ev.Events&unix.EPOLLERR != 0 && c.origin != nil && (c.paused || c.ended) {
-			// Nobody reads, and the client has reset the connection: a backend
-			// would work for nobody.
-			l.engine.EOF(&c.Conn, errReset)
-			return
-		}
 	}
 	l.read(c)
+	if ev.Events&unix.EPOLLERR != 0 && c.origin != nil && !c.closed && (c.paused || c.ended) {
+		// Nobody reads (any more: what was read may have been reason enough), and the
+		// client has reset the connection: a backend would work for nobody.
+		l.engine.EOF(&c.Conn, errReset)
+	}
 }
 
 // look puts c on the list of connections to be looked at.
