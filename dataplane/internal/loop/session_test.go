@@ -430,6 +430,47 @@ func testSteadyReader(t *testing.T, driver string) {
 	}
 }
 
+// TestEarlyResponseToASlowReader: a backend has answered before the request had
+// ended, and is gone. What it has sent is not read at once, since the client reads
+// slowly; that the rest of the request cannot be sent does not cut it short.
+func TestEarlyResponseToASlowReader(t *testing.T) { onEachDriver(t, testEarlyResponseToASlowReader) }
+
+func testEarlyResponseToASlowReader(t *testing.T, driver string) {
+	gone := make(chan struct{})
+	want := body(180 << 10) // more than the proxy queues, less than what is taken from the backend as well
+	o := serve(t, func(p *peer) {
+		defer close(gone)
+		if _, err := p.head(); err != nil {
+			return
+		}
+		p.send(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(want), want))
+		raw, err := p.SyscallConn()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		eventually(t, "the response is at the proxy", func() bool {
+			left := -1
+			_ = raw.Control(func(fd uintptr) { left, _ = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) })
+			return left == 0
+		})
+		_ = p.SetLinger(0)
+		_ = p.Close()
+	})
+	r := start(t, driver, endpoint("/*", o.url))
+	smallSendBuffers(t, r.addr)
+	c := dialSmall(t, r.addr).send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nbody")
+	receive(t, gone)
+	for range 3 {
+		c.send(body(100))
+	}
+	c.mustHead()
+	got := make([]byte, len(want))
+	if n, err := io.ReadFull(c.in, got); err != nil || string(got) != want {
+		t.Errorf("%d bytes of %d: %v", n, len(want), err)
+	}
+}
+
 // smallSendBuffers has the operating system take little at once on what a listener
 // accepts from now on.
 func smallSendBuffers(t *testing.T, addr string) {

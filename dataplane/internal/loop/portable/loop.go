@@ -182,10 +182,10 @@ func (l *eventLoop) wrote(c *conn) {
 	if c.writeErr != nil {
 		// The reader will find out: what the peer has sent before is still to be
 		// read, and may be a response that it sent instead of reading on. Unless
-		// there is no reader any more.
+		// there is no reader any more, or it waits for a client that takes nothing.
 		c.broken = true
 		c.out = nil
-		if c.readerDone || c.paused.Load() {
+		if c.readerDone || c.paused.Load() && c.origin != nil {
 			l.call(ended, c, nil, c.writeErr)
 			return
 		}
