@@ -301,7 +301,8 @@ func (l *eventLoop) closeIdle(of *proxy.Origin, n int, quiet time.Duration) int 
 		}
 	}
 	for _, c := range chosen {
-		if !c.closed {
+		// Looked at again: bytes may have come while others were closed.
+		if !c.closed && !c.readable() {
 			l.tell(closeIdle, c, nil, nil)
 		}
 	}
