@@ -72,6 +72,29 @@ class Drain(Scenario):
         self.assertEqual([], clients)
         self.assertEqual(0, dp.wait(10))
 
+    def test_standing_still_is_no_silence_of_the_clients(self):
+        _, (dp,) = self.fleet(self.config({"/*": [self.a]}), flags=["--drain-timeout", "10s"])
+        with Client(self.port) as busy:
+            busy.send(b"GET /slow HTTP/1.1\r\nHost: h\r\n\r\n")
+            self.assertTrue(self.waiting.wait(10))
+            fresh = [Client(self.port) for _ in range(8)]
+            for c in fresh:
+                self.addCleanup(c.close)
+            dp.terminate()
+            eventually(lambda: dp.metrics().value("dataplane_connections", state="idle") == len(fresh), "all are accepted")
+            eventually(lambda: not dp.ready(), "it drains")
+            # The whole machine stands still for longer than a silent connection is
+            # kept. The clients, which were about to ask, go on when it does.
+            dp.freeze()
+            self.release.wait(1.2)
+            dp.thaw()
+            for c in fresh:
+                r = c.request("/fast")  # ConnectionLost would be a lost request
+                self.assertEqual((200, True, True), (r.status, r.complete, r.closes))
+            self.release.set()
+            self.assertEqual(200, busy.response().status)
+        self.assertEqual(0, dp.wait(20))
+
     def test_the_drain_time_is_the_longest(self):
         _, (dp,) = self.fleet(self.config({"/*": [self.a]}), flags=["--drain-timeout", "1s"])
         with Client(self.port) as busy:

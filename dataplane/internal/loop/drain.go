@@ -16,7 +16,7 @@ import (
 // Connections are sent away a few at a time, over up to half of the time that ctx
 // leaves, so that their clients do not all come back at the same moment: those in
 // use are told by a response, idle ones are closed when they have been silent for a
-// while.
+// while, as long as they are watched.
 func (s *Server) Drain(ctx context.Context) error {
 	s.mu.Lock()
 	all := s.open()
@@ -73,11 +73,21 @@ func (s *Server) drain(ctx context.Context, from []*Listener, of *proxy.Origin, 
 
 	step := time.NewTicker(every)
 	defer step.Stop()
+	last := time.Now()
+	watching := last // since when this process has not been held up
 	for done := int64(1); count.Load() > 0; done++ {
 		for _, l := range from {
 			l.origin.Drain(uint32(min(done*proxy.AllShares/steps, proxy.AllShares)))
 		}
-		s.loops.CloseIdle(of, max(each, 1), quiet)
+		// That nothing has come while the machine stood still, or before it was
+		// watched for, says nothing about the clients, which stood still as well.
+		now := time.Now()
+		if now.Sub(last) > every+max(quiet/4, drainStep) {
+			watching = now
+		}
+		if last = now; now.Sub(watching) >= quiet {
+			s.loops.CloseIdle(of, max(each, 1), now.Add(-quiet))
+		}
 		select {
 		case <-step.C:
 		case <-ctx.Done():

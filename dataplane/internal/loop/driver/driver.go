@@ -43,8 +43,8 @@ type Loops interface {
 	// free one), beside any others on the port. Connections come from o.
 	Open(ctx context.Context, address string, port uint16, o *proxy.Origin) (Socket, error)
 	// CloseIdle closes up to n connections from o (nil: from anywhere) that have
-	// been between two requests for the time quiet, and returns how many.
-	CloseIdle(o *proxy.Origin, n int, quiet time.Duration) int
+	// been between two requests since a moment, and returns how many.
+	CloseIdle(o *proxy.Origin, n int, since time.Time) int
 	// Close closes every connection at once and returns when all has ended. The
 	// sockets must be closed.
 	Close()

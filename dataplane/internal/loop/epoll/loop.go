@@ -10,7 +10,6 @@ import (
 	"runtime/debug"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -425,8 +424,8 @@ func (l *eventLoop) abandon(c *conn) {
 }
 
 // closeIdle closes up to n connections from of, or all, that have been between two
-// requests for the time quiet.
-func (l *eventLoop) closeIdle(of *proxy.Origin, n int, quiet time.Duration) int {
+// requests since a moment.
+func (l *eventLoop) closeIdle(of *proxy.Origin, n int, since int64) int {
 	closed := 0
 	for range l.conns {
 		if closed == n {
@@ -434,11 +433,11 @@ func (l *eventLoop) closeIdle(of *proxy.Origin, n int, quiet time.Duration) int 
 		}
 		l.sweep = (l.sweep + 1) % len(l.conns)
 		c := l.conns[l.sweep]
-		if c == nil || c.origin == nil || of != nil && c.origin != of || !c.AtRest(l.now-int64(quiet)) || readable(c.fd) {
+		if c == nil || c.origin == nil || of != nil && c.origin != of || !c.AtRest(since) || readable(c.fd) {
 			continue
 		}
 		l.current = c
-		if l.engine.CloseIdle(&c.Conn, l.now-int64(quiet)) {
+		if l.engine.CloseIdle(&c.Conn, since) {
 			closed++
 		}
 	}

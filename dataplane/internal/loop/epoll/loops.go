@@ -56,6 +56,9 @@ func New(c driver.Config) (driver.Loops, error) {
 // now is the time that engines and deadlines know: monotonic nanoseconds, from 1.
 func (s *loops) now() int64 { return int64(time.Since(s.started)) + 1 }
 
+// at is a moment in the time of now.
+func (s *loops) at(t time.Time) int64 { return int64(t.Sub(s.started)) + 1 }
+
 // keepTime wakes loops that sleep while they have deadlines.
 func (s *loops) keepTime() {
 	clock := time.NewTicker(wheel.Tick)
@@ -75,10 +78,10 @@ func (s *loops) keepTime() {
 }
 
 // CloseIdle implements driver.Loops.
-func (s *loops) CloseIdle(of *proxy.Origin, n int, quiet time.Duration) int {
+func (s *loops) CloseIdle(of *proxy.Origin, n int, since time.Time) int {
 	closed := 0
 	for _, l := range s.all {
-		l.do(func() { closed += l.closeIdle(of, n-closed, quiet) })
+		l.do(func() { closed += l.closeIdle(of, n-closed, s.at(since)) })
 	}
 	return closed
 }

@@ -285,11 +285,11 @@ func (l *eventLoop) closeAll() {
 }
 
 // closeIdle closes up to n connections from of, or all, that have been between two
-// requests for the time quiet.
-func (l *eventLoop) closeIdle(of *proxy.Origin, n int, quiet time.Duration) int {
+// requests since a moment.
+func (l *eventLoop) closeIdle(of *proxy.Origin, n int, since int64) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.quiet = l.server.now() - int64(quiet)
+	l.quiet = since
 	// Chosen first: closing lets go of the mutex.
 	var chosen []*conn
 	for c := range l.conns {

@@ -43,11 +43,14 @@ func New(c driver.Config) (driver.Loops, error) {
 // now is the time that engines and deadlines know: monotonic nanoseconds, from 1.
 func (s *loops) now() int64 { return int64(time.Since(s.started)) + 1 }
 
+// at is a moment in the time of now.
+func (s *loops) at(t time.Time) int64 { return int64(t.Sub(s.started)) + 1 }
+
 // CloseIdle implements driver.Loops.
-func (s *loops) CloseIdle(of *proxy.Origin, n int, quiet time.Duration) int {
+func (s *loops) CloseIdle(of *proxy.Origin, n int, since time.Time) int {
 	closed := 0
 	for _, l := range s.all {
-		closed += l.closeIdle(of, n-closed, quiet)
+		closed += l.closeIdle(of, n-closed, s.at(since))
 	}
 	return closed
 }
