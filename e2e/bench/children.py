@@ -15,18 +15,19 @@ _PR_SET_PDEATHSIG = 1
 ALL = frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
 
 
-def how(cpus: frozenset[int] = ALL, niceness: int = 0) -> dict:
+def how(cpus: frozenset[int] = ALL, idle: bool = False) -> dict:
     """Arguments of subprocess.Popen.
 
     The child stays in the session of the benchmark, because the scheduler shares
     out CPU time by session, but leaves its process group, so that Ctrl-C reaches
-    the benchmark only. When the benchmark is killed, the kernel ends the child."""
+    the benchmark only. When the benchmark is killed, the kernel ends the child.
+    With idle it runs when nobody else on its CPUs wants to."""
 
     def prepare():
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         os.sched_setaffinity(0, cpus)
-        if niceness:
-            os.nice(niceness)
+        if idle:
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
     return {"process_group": 0, "preexec_fn": prepare}
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from e2e.bench import children
 from e2e.bench.children import Child
 from e2e.bench.origin import FILES, nginx_user
-from e2e.bench.targets import BEFORE, OURS
+from e2e.bench.targets import BEFORE, OURS, RELAY
 from e2e.harness import ControlPlane, DataPlane, eventually, free_port, get
 from e2e.harness.processes import BUILD
 from e2e.harness.scenario import write
@@ -109,8 +109,9 @@ class Ours(Proxy):
         )  # fmt: skip
         self.data_plane.argv[0] = str(self.binary)
         self.data_plane.how = children.how(place.cpus)
-        # It only works when the configuration changes, and then in the background.
-        self.control_plane.how = children.how(place.others, niceness=19)
+        # It only works when the configuration changes, and is not what is measured: load
+        # and origin, on the same CPU, are not to be slower for it.
+        self.control_plane.how = children.how(place.others, idle=True)
 
     @property
     def program(self) -> DataPlane:
@@ -288,7 +289,7 @@ backend backends
 class Relay(Proxy):
     """The kernel's floor: copies bytes, knows no HTTP."""
 
-    name = "relay"
+    name = RELAY
 
     @classmethod
     def fits(cls, measurement: str) -> bool:

@@ -1,5 +1,6 @@
 """The parts of the benchmark that compute. What it measures is asserted nowhere."""
 
+import dataclasses
 import os
 import unittest
 
@@ -124,13 +125,17 @@ class Targets(unittest.TestCase):
         self.assertEqual([True, False], [targets.at_least("x", v, 4.3).met for v in (4.296, 4.294)])
 
 
+def cell(name: str) -> Cell:
+    return Cell(name, "some work", lambda stage, proxy, seconds: Outcome(1, 1, 1, 1))
+
+
 class Report(unittest.TestCase):
     def result(self, **errors: str) -> Result:
         micros = {"ours": 9, "nginx": 12, "haproxy": 15}
         return Result([{name: sample(m, errors=errors.get(name, "")) for name, m in micros.items()}] * 3, repeated=2)
 
     def finding(self, name: str, result: Result) -> report.Finding:
-        return work.finding(Cell(name, "some work", lambda stage, proxy, seconds: Outcome(1, 1, 1, 1)), result)
+        return work.finding(cell(name), result)
 
     def test_a_cell(self):
         f = self.finding("c256", self.result())
@@ -148,6 +153,15 @@ class Report(unittest.TestCase):
   some work, × nginx      0.75  ≤ 0.82  met""",
             report.verdicts([f]),
         )
+
+    def test_what_depends_on_the_machine_is_judged_by_what_others_had_there(self):
+        r = self.result()
+        for samples in r.rounds:
+            samples["relay"] = sample(8)
+        f = work.finding(dataclasses.replace(cell("1m"), bulk=1 << 20), r)
+        self.assertIn(("some work, GB per CPU second × relay", "0.89", "≥ 0.91", False), [dataclasses.astuple(v) for v in f.verdicts])
+        f = work.finding(cell("c64"), r)
+        self.assertIn(("user time per request at c=64, × nginx", "0.75", "≤ 0.67", False), [dataclasses.astuple(v) for v in f.verdicts])
 
     def test_a_failed_peer_is_no_measure(self):
         f = self.finding("c256", self.result(nginx="3 × reset"))

@@ -8,7 +8,7 @@ from e2e.bench.options import Options
 from e2e.bench.report import Finding
 from e2e.bench.rounds import Result, Sample
 from e2e.bench.stage import Stage
-from e2e.bench.targets import BEFORE, OURS
+from e2e.bench.targets import BEFORE, OURS, RELAY
 
 
 class Work:
@@ -82,12 +82,12 @@ def _judge(f: Finding, cell: Cell, result: Result, micros: dict[str, list[float]
     if best and cell.name in targets.CPU_RATIO:
         value = targets.ratio(micros[OURS], micros[best])
         f.verdicts.append(targets.at_most("%s, × %s%s" % (cell.title, best, mark), value, targets.CPU_RATIO[cell.name]))
-    if cell.bulk:
-        value = result.median(OURS, lambda s: _gb_per_cpu_second(s, cell.bulk))
-        f.verdicts.append(targets.at_least("%s, GB per CPU second%s" % (cell.title, mark), value, targets.GB_PER_CPU_SECOND))
-    if cell.name == "c64":
-        value = result.median(OURS, lambda s: s.user_micros)
-        f.verdicts.append(targets.at_most("user time per request at c=64, µs" + mark, value, targets.USER_MICROS))
+    if cell.bulk and RELAY in micros and RELAY not in f.errors:
+        value = targets.ratio(micros[RELAY], micros[OURS])  # GB per CPU second, ours to the relay's
+        f.verdicts.append(targets.at_least("%s, GB per CPU second × relay%s" % (cell.title, mark), value, targets.BULK_TO_RELAY))
+    if cell.name == "c64" and "nginx" in micros and "nginx" not in f.errors:
+        user = [result.values(name, lambda s: s.user_micros) for name in (OURS, "nginx")]
+        f.verdicts.append(targets.at_most("user time per request at c=64, × nginx" + mark, targets.ratio(*user), targets.USER_TO_NGINX))
     if cell.name == "rate" and "nginx" in micros and "nginx" not in f.errors:
         for what, of in (("p50", lambda s: s.outcome.p50), ("p99", lambda s: s.outcome.p99)):
             value = targets.ratio(result.values(OURS, of), result.values("nginx", of))
