@@ -257,6 +257,9 @@ func (c *Conn) AtRest(since int64) bool {
 	return c.state == idle && !c.hasUnused() && c.rested <= since
 }
 
+// Origin returns where a client connection comes from, nil for one to a backend.
+func (c *Conn) Origin() *Origin { return c.origin }
+
 // Answering reports whether c is a client connection whose request has been
 // received whole and given to a backend: nothing more is expected from the client
 // before it is answered.

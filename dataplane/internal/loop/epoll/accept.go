@@ -201,7 +201,6 @@ func (l *eventLoop) adopt(s *listener, fd int32, ip netip.Addr) {
 		return
 	}
 	c := l.newConn(fd)
-	c.origin = s.origin
 	l.current = c
 	if verdict == driver.Refuse {
 		l.engine.Refuse(&c.Conn, l.names.of(ip), s.origin)

@@ -13,14 +13,12 @@ import (
 // conn is a connection of this driver. It belongs to one loop.
 type conn struct {
 	proxy.Conn
-	timer  wheel.Timer[conn]
-	origin *proxy.Origin // of a client connection
+	timer wheel.Timer[conn]
 
 	fd         int32 // -1: none yet
 	generation uint32
 
-	out  []byte // out[sent:] is to be sent; nil when there is nothing
-	sent int
+	out *out // nil when nothing waits to be sent
 
 	pipe *pipe // through which bytes go from here or come here unseen
 

@@ -112,7 +112,7 @@ func (l *eventLoop) open(c *conn) {
 	if c.closed {
 		return
 	}
-	if len(c.out) > 0 {
+	if c.out != nil {
 		l.writable(c)
 	} else if c.shut {
 		shutdownWrite(c.fd)

@@ -24,7 +24,7 @@ func (d *driverOf) Send(pc *proxy.Conn, p []byte) {
 	if c.unwatched {
 		d.loop().look(c) // if it is not closed now, it will be read from again
 	}
-	if len(c.out) == 0 && !c.connecting {
+	if c.out == nil && !c.connecting {
 		n, errno := send(c.fd, p)
 		if errno != 0 && errno != syscall.EAGAIN {
 			d.loop().broke(c, errno)
@@ -44,7 +44,7 @@ func (d *driverOf) SendBoth(pc *proxy.Conn, head, body []byte) {
 	if c.unwatched {
 		d.loop().look(c)
 	}
-	if len(c.out) == 0 && !c.connecting {
+	if c.out == nil && !c.connecting {
 		n, errno := sendBoth(c.fd, head, body)
 		if errno != 0 && errno != syscall.EAGAIN {
 			d.loop().broke(c, errno)
@@ -63,20 +63,19 @@ func (d *driverOf) queue(c *conn, p []byte) {
 	if len(p) == 0 {
 		return
 	}
-	switch {
-	case c.out == nil:
-		c.out = d.loop().outBuffer()
-	case c.sent > len(c.out)/2:
-		// A queue may never run empty: it must not grow by what has been sent.
-		c.out, c.sent = c.out[:copy(c.out, c.out[c.sent:])], 0
+	if c.out == nil {
+		c.out = d.loop().newOut()
 	}
-	c.out = append(c.out, p...)
+	c.out.add(p)
 }
 
 // Queued implements proxy.Driver.
 func (d *driverOf) Queued(pc *proxy.Conn) int {
 	c := pc.Handle.(*conn)
-	n := len(c.out) - c.sent
+	n := 0
+	if c.out != nil {
+		n = len(c.out.rest())
+	}
 	if c.pipe != nil && c.pipe.to == c {
 		n += c.pipe.held
 	}
@@ -90,7 +89,7 @@ func (d *driverOf) CloseWrite(pc *proxy.Conn) {
 		return
 	}
 	c.shut = true
-	if len(c.out) == 0 && !c.connecting {
+	if c.out == nil && !c.connecting {
 		shutdownWrite(c.fd)
 	}
 }
@@ -127,10 +126,10 @@ func (d *driverOf) close(c *conn) {
 		l.conns[c.fd] = nil
 		closeFD(c.fd)
 	}
-	if c.origin != nil {
+	if o := c.Origin(); o != nil {
 		l.clients--
 		l.load.Add(-1)
-		l.loops.Gone(c.origin)
+		l.loops.Gone(o)
 	}
 	l.closed = append(l.closed, c)
 }

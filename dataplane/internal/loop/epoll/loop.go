@@ -29,10 +29,7 @@ const (
 	// rounds is how often a connection whose buffer is full is read in one turn.
 	rounds = 8
 
-	outBytes    = 4 << 10   // of a new output buffer
-	maxOutBytes = 256 << 10 // larger ones are left to the garbage collector
-	maxFree     = 64        // of buffers kept for reuse
-	maxConns    = 1024      // of closed connections kept for reuse
+	maxConns = 1024 // of closed connections kept for reuse
 )
 
 // eventLoop is one thread with its engine and connections. Only what is said to be
@@ -62,7 +59,7 @@ type eventLoop struct {
 	looked  int     // how many of them have been looked at in this turn
 	closed  []*conn // closed and not used again yet
 	spare   []*conn // to be used again
-	outs    [][]byte
+	outs    []*out  // empty, to be used again
 	pipes   []*pipe // empty, to be used again
 	current *conn   // that the engine is called for
 	names   addressNames
@@ -229,7 +226,7 @@ func (l *eventLoop) event(ev *unix.EpollEvent) {
 	}
 	if ev.Events&unix.EPOLLOUT != 0 {
 		switch {
-		case len(c.out) > 0:
+		case c.out != nil:
 			l.writable(c)
 		case c.pipe != nil && c.pipe.to == c:
 			l.pump(c.pipe)
@@ -243,7 +240,7 @@ func (l *eventLoop) event(ev *unix.EpollEvent) {
 		c.ending = true
 	}
 	l.read(c)
-	if ev.Events&unix.EPOLLERR != 0 && c.origin != nil && !c.closed && (c.paused || c.ended) {
+	if ev.Events&unix.EPOLLERR != 0 && c.Origin() != nil && !c.closed && (c.paused || c.ended) {
 		// Nobody reads (any more: what was read may have been reason enough), and the
 		// client has reset the connection: a backend would work for nobody.
 		l.engine.EOF(&c.Conn, errReset)
@@ -269,7 +266,7 @@ func (l *eventLoop) lookAgain(c *conn) {
 		if c.broken != 0 {
 			l.dialFailed(c, c.broken == syscall.ETIMEDOUT)
 		}
-	case c.broken != 0 && (c.ended || c.paused && c.origin != nil):
+	case c.broken != 0 && (c.ended || c.paused && c.Origin() != nil):
 		l.engine.EOF(&c.Conn, c.broken)
 	case c.unread || c.broken != 0:
 		l.read(c)
@@ -331,8 +328,8 @@ func (l *eventLoop) end(c *conn, errno syscall.Errno) {
 
 // writable sends what is queued.
 func (l *eventLoop) writable(c *conn) {
-	for c.sent < len(c.out) {
-		n, errno := send(c.fd, c.out[c.sent:])
+	for o := c.out; len(o.rest()) > 0; {
+		n, errno := send(c.fd, o.rest())
 		if errno == syscall.EAGAIN {
 			return
 		}
@@ -340,7 +337,7 @@ func (l *eventLoop) writable(c *conn) {
 			l.broke(c, errno)
 			return
 		}
-		c.sent += n
+		o.sent += n
 	}
 	l.emptied(c)
 	l.engine.Drained(&c.Conn)
@@ -361,22 +358,6 @@ func (l *eventLoop) emptied(c *conn) {
 	if c.shut {
 		shutdownWrite(c.fd)
 	}
-}
-
-func (l *eventLoop) dropOut(c *conn) {
-	if cap(c.out) > 0 && cap(c.out) <= maxOutBytes && len(l.outs) < maxFree {
-		l.outs = append(l.outs, c.out[:0])
-	}
-	c.out, c.sent = nil, 0
-}
-
-func (l *eventLoop) outBuffer() []byte {
-	if n := len(l.outs); n > 0 {
-		b := l.outs[n-1]
-		l.outs = l.outs[:n-1]
-		return b
-	}
-	return make([]byte, 0, outBytes)
 }
 
 func (l *eventLoop) timeout(c *conn) {
@@ -433,7 +414,7 @@ func (l *eventLoop) closeIdle(of *proxy.Origin, n int, since int64) int {
 		}
 		l.sweep = (l.sweep + 1) % len(l.conns)
 		c := l.conns[l.sweep]
-		if c == nil || c.origin == nil || of != nil && c.origin != of || !c.AtRest(since) || readable(c.fd) {
+		if c == nil || c.Origin() == nil || of != nil && c.Origin() != of || !c.AtRest(since) || readable(c.fd) {
 			continue
 		}
 		l.current = c
