@@ -57,7 +57,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 
 	live := new(table.Live)
 	set := metrics.NewSet(threads)
-	state := &table.State{Backends: backend.NewRegistry(), Metrics: set}
+	state := &table.State{Backends: backend.NewRegistry(), Metrics: set, OnPanic: logPanic(log)}
 	registry := prometheus.NewRegistry()
 	proxy, err := loop.NewServer(loop.Options{
 		Driver: s.driver, Threads: threads, Live: live, Metrics: set, Log: log,
@@ -93,6 +93,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 		defer stop()
 		adminErr = adminServer.Serve(admin.Options{Activator: activator, Metrics: registry, Log: log})
 	})
+	g.Go(func() { state.Backends.Run(ctx) })
 	log.Info("listening", "admin", adminServer.Addr().String(), "id", id, "build", build(), "threads", threads)
 
 	// Unready at once, before anything that takes time.
@@ -114,6 +115,20 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 	g.Wait()
 	log.Info("stopped", "drained", time.Since(began).Round(time.Millisecond).String())
 	return adminErr
+}
+
+// logPanic tells when nobody in a pool is usable, and when that has ended.
+func logPanic(log *slog.Logger) func(endpoint string, panicking, refuses bool) {
+	return func(endpoint string, panicking, refuses bool) {
+		switch {
+		case !panicking:
+			log.Warn("a backend is usable again", "endpoint", endpoint)
+		case refuses:
+			log.Warn("no backend is usable: requests are refused", "endpoint", endpoint)
+		default:
+			log.Warn("no backend is usable: all are used", "endpoint", endpoint)
+		}
+	}
 }
 
 func closeAdmin(a *admin.Server) {

@@ -22,6 +22,7 @@ const (
 	MaxPathBytes   = 4096
 	MaxMethodBytes = 64
 	MaxHeaderBytes = 4096 // name or value of a header condition
+	MaxCookieBytes = 256  // name
 	MaxHostBytes   = 253  // the longest DNS name (RFC 1035 section 2.3.4)
 	MaxURLBytes    = 4096
 	MaxWeight      = 1000

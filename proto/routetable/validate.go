@@ -166,6 +166,7 @@ func (v *validation) endpoint(number int, e *routetablev1.Endpoint) {
 	}
 	v.pool(w, e.GetPool())
 	v.timeouts(w, e.GetTimeouts())
+	v.loadBalancing(w, e.GetLoadBalancing())
 	v.admission(w, e)
 }
 

@@ -35,7 +35,13 @@ func TestValidateAccepts(t *testing.T) {
 		"escaped path":             func(t *routetablev1.RouteTable) { t.Endpoints[1].Path = exact("/%2F//%E2%82%AC") },
 		"longest timeouts":         func(t *routetablev1.RouteTable) { t.Endpoints[1].Timeouts.Idle = durationpb.New(24 * time.Hour) },
 		"a request timeout":        func(t *routetablev1.RouteTable) { t.Endpoints[1].Timeouts.Request = durationpb.New(time.Minute) },
-		"most slots":               func(t *routetablev1.RouteTable) { t.Endpoints[0].Pool = weights(100, 1000, 1000) },
+		"a policy":                 func(t *routetablev1.RouteTable) { t.Endpoints[1].LoadBalancing = balancing(2, nil) },
+		"a policy with a key":      func(t *routetablev1.RouteTable) { t.Endpoints[1].LoadBalancing = balancing(3, key(3, "SESSION")) },
+		"a slow start alone": func(t *routetablev1.RouteTable) {
+			t.Endpoints[1].LoadBalancing = &routetablev1.LoadBalancing{SlowStart: durationpb.New(time.Minute)}
+		},
+		"backups":    func(t *routetablev1.RouteTable) { t.Endpoints[1].Pool[0].Backup = true },
+		"most slots": func(t *routetablev1.RouteTable) { t.Endpoints[0].Pool = weights(100, 1000, 1000) },
 		"many slots by equal weights": func(t *routetablev1.RouteTable) {
 			t.Endpoints[0].Pool = weights(2000, 1000, 1000)
 		},
@@ -148,6 +154,20 @@ func TestValidateRefuses(t *testing.T) {
 		{"weight", of(func(e *endpoint) { e.Pool[1].Weight = 1001 }), "endpoints[1].pool[1].weight: 1001 is too much; it must be 0 to 1000"},
 		{"slots", of(func(e *endpoint) { e.Pool = weights(102, 1000, 999) }), "endpoints[1].pool: the weights make a cycle of 101999 requests"},
 
+		{"no load balancing", of(func(e *endpoint) { e.LoadBalancing = balancing(0, nil) }), "endpoints[1].load_balancing: has nothing but defaults"},
+		{"unknown policy", of(func(e *endpoint) { e.LoadBalancing = balancing(9, nil) }), "endpoints[1].load_balancing.policy: 9 is not known"},
+		{"no key", of(func(e *endpoint) { e.LoadBalancing = balancing(3, nil) }), "endpoints[1].load_balancing.key: is not set"},
+		{"key of another policy", of(func(e *endpoint) { e.LoadBalancing = balancing(1, key(1, "")) }), "endpoints[1].load_balancing.key: is set; only"},
+		{"kind of key", of(func(e *endpoint) { e.LoadBalancing = balancing(3, key(0, "")) }), "endpoints[1].load_balancing.key.kind: is not set"},
+		{"unknown kind of key", of(func(e *endpoint) { e.LoadBalancing = balancing(3, key(9, "")) }), "endpoints[1].load_balancing.key.kind: 9 is not known"},
+		{"named path", of(func(e *endpoint) { e.LoadBalancing = balancing(3, key(4, "a")) }), "endpoints[1].load_balancing.key.name: is \"a\"; this kind"},
+		{"header of a key", of(func(e *endpoint) { e.LoadBalancing = balancing(3, key(2, "X-A")) }), "endpoints[1].load_balancing.key.name: \"X-A\" has upper-case"},
+		{"cookie of a key", of(func(e *endpoint) { e.LoadBalancing = balancing(3, key(3, "a b")) }), "endpoints[1].load_balancing.key.name: \"a b\" is not a valid name of a cookie"},
+		{"slow start", of(func(e *endpoint) {
+			e.LoadBalancing = balancing(1, nil)
+			e.LoadBalancing.SlowStart = durationpb.New(0)
+		}), "endpoints[1].load_balancing.slow_start: 0s"},
+
 		{"no timeouts", of(func(e *endpoint) { e.Timeouts = nil }), "endpoints[1].timeouts: is not set"},
 		{"no timeout", of(func(e *endpoint) { e.Timeouts.Connect = nil }), "endpoints[1].timeouts.connect: is not set"},
 		{"zero timeout", of(func(e *endpoint) { e.Timeouts.Response = durationpb.New(0) }), "endpoints[1].timeouts.response: 0s"},
@@ -167,6 +187,14 @@ func TestValidateRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+func balancing(policy routetablev1.Policy, key *routetablev1.Key) *routetablev1.LoadBalancing {
+	return &routetablev1.LoadBalancing{Policy: policy, Key: key}
+}
+
+func key(kind routetablev1.KeyKind, name string) *routetablev1.Key {
+	return &routetablev1.Key{Kind: kind, Name: name}
 }
 
 func TestValidateReportsAll(t *testing.T) {

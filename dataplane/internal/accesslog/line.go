@@ -47,7 +47,7 @@ type Line struct {
 	Endpoint, URL string // URL of the backend
 	Version       string // of the route table
 	ByProxy       bool   // the proxy answered itself
-	Error         string // what failed the request, as in dataplane_backend_errors_total or dataplane_client_errors_total
+	Error         string // what failed the request, as in dataplane_{backend_errors,client_errors,requests_refused}_total
 }
 
 // MaxValue is how many bytes of one value are logged. A longer one is cut, and

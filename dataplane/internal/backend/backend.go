@@ -7,6 +7,7 @@ package backend
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // State is one backend's state, shared by every endpoint whose pool names the
@@ -44,12 +45,19 @@ func (s *State) Up() bool { return !s.down.Load() }
 // Registry finds the state of a backend by its address. All methods may be
 // called from several goroutines; none belongs on the request path.
 type Registry struct {
-	mu     sync.Mutex
+	later later
+
+	mu     sync.Mutex // guards states
 	states map[string]*State
 }
 
 // NewRegistry returns an empty registry.
-func NewRegistry() *Registry { return &Registry{states: map[string]*State{}} }
+func NewRegistry() *Registry {
+	return &Registry{
+		states: map[string]*State{},
+		later:  later{wake: make(chan struct{}, 1), due: map[Refresher]time.Time{}},
+	}
+}
 
 // State returns the state of addr (host:port), creating it when it is new.
 func (r *Registry) State(addr string) *State {

@@ -1,8 +1,12 @@
 package backend_test
 
 import (
+	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -92,4 +96,79 @@ func TestMember(t *testing.T) {
 			t.Errorf("after step %d it is usable: %v", i, m.Usable())
 		}
 	}
+}
+
+func TestShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := backend.NewMember(backend.NewRegistry().State("a:80"))
+		if share, grows := m.Share(time.Minute); share != backend.Whole || grows != 0 {
+			t.Errorf("from the start: %d tenths, growing in %v", share, grows)
+		}
+		m.SetHealthy(false)
+		m.SetEjected(true)
+		m.SetHealthy(true)
+		time.Sleep(time.Hour)
+		m.SetEjected(false) // now it has come back
+		var shares []uint32
+		var took time.Duration
+		for {
+			share, grows := m.Share(90 * time.Second)
+			shares = append(shares, share)
+			if grows == 0 {
+				break
+			}
+			took += grows
+			time.Sleep(grows)
+		}
+		if diff := cmp.Diff([]uint32{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, shares); diff != "" || took != 90*time.Second {
+			t.Errorf("it takes %v (-want +got):\n%s", took, diff)
+		}
+		m.SetEjected(false) // which it is not
+		if share, _ := m.Share(time.Hour); share != 1 {
+			t.Errorf("with a longer time it has %d tenths", share)
+		}
+		if share, grows := m.Share(0); share != backend.Whole || grows != 0 {
+			t.Errorf("without a slow start it has %d tenths", share)
+		}
+		m.ComeBack()
+		for share, grows := m.Share(3); grows > 0; share, grows = m.Share(3) {
+			if share < 1 || share >= backend.Whole {
+				t.Errorf("in a very short time it has %d tenths", share)
+			}
+			time.Sleep(grows)
+		}
+	})
+}
+
+// refreshed counts how often it was refreshed.
+type refreshed struct{ atomic.Int64 }
+
+func (r *refreshed) Refresh() { r.Add(1) }
+
+func TestRefreshLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := backend.NewRegistry()
+		ctx, cancel := context.WithCancel(t.Context())
+		var g sync.WaitGroup
+		a, b := new(refreshed), new(refreshed)
+		r.RefreshLater(a, time.Second) // before anybody runs
+		g.Go(func() { r.Run(ctx) })
+		r.RefreshLater(b, 3*time.Second)
+		r.RefreshLater(b, 2*time.Second)
+		for second, want := range [][2]int64{{0, 0}, {1, 0}, {1, 1}, {1, 1}} {
+			synctest.Wait()
+			if got := [2]int64{a.Load(), b.Load()}; got != want {
+				t.Errorf("after %d s refreshed %v, want %v", second, got, want)
+			}
+			time.Sleep(time.Second)
+		}
+		r.RefreshLater(a, 0)
+		synctest.Wait()
+		if a.Load() != 2 {
+			t.Error("one that is due is not refreshed")
+		}
+		r.RefreshLater(a, time.Second)
+		cancel()
+		g.Wait()
+	})
 }

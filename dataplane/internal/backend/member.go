@@ -1,6 +1,9 @@
 package backend
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Member is what one endpoint knows about one address of one of its backends:
 // whether it may be used. Another endpoint may see the same address otherwise, by
@@ -11,6 +14,8 @@ type Member struct {
 
 	// out holds the reasons for which it is not to be used; 0: it is usable.
 	out atomic.Uint32
+	// back is when it came back; nil: it has been there from the start.
+	back atomic.Pointer[time.Time]
 }
 
 // The reasons.
@@ -33,9 +38,35 @@ func (m *Member) SetEjected(is bool) { m.set(ejected, is) }
 func (m *Member) set(reason uint32, holds bool) {
 	if holds {
 		m.out.Or(reason)
-	} else {
-		m.out.And(^reason)
+	} else if m.out.And(^reason) == reason {
+		m.ComeBack()
 	}
+}
+
+// ComeBack makes it one that has come back now, to a pool that others are used in.
+func (m *Member) ComeBack() {
+	now := time.Now()
+	m.back.Store(&now)
+}
+
+// Whole is the share of a member that need not start slowly any more.
+const Whole = 10
+
+// Share returns how much of what its weight says a member gets when that grows for
+// some time after it has come back: from 1 to Whole, and after which time that grows
+// again; 0: it does not.
+func (m *Member) Share(slowStart time.Duration) (tenths uint32, grows time.Duration) {
+	at := m.back.Load()
+	if at == nil {
+		return Whole, 0
+	}
+	up := time.Since(*at)
+	if up >= slowStart {
+		return Whole, 0
+	}
+	step := max(slowStart/(Whole-1), 1)
+	steps := min(up/step, Whole-2)
+	return 1 + uint32(steps), (steps+1)*step - up
 }
 
 // Usable reports whether it is healthy and not ejected.

@@ -29,6 +29,7 @@ const (
 	XRequestID
 	Referer
 	UserAgent
+	Cookie
 
 	names // how many there are
 )
@@ -58,6 +59,7 @@ var lowerNames = [names]string{
 	XRequestID:         "x-request-id",
 	Referer:            "referer",
 	UserAgent:          "user-agent",
+	Cookie:             "cookie",
 }
 
 // String returns the name in lower case, empty for OtherName.

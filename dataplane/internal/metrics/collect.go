@@ -40,7 +40,7 @@ func (s *Set) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		requestsDesc, durationDesc, inFlightDesc, bytesInDesc, bytesOutDesc,
 		backendRequestsDesc, backendErrorsDesc, backendDurationDesc, backendUpDesc, clientErrorsDesc, connectionsDesc,
-		refusedDesc,
+		panicDesc, panicsDesc, refusedDesc,
 	} {
 		ch <- d
 	}
@@ -70,7 +70,10 @@ func (s *Set) Collect(ch chan<- prometheus.Metric) {
 	var backends []*Backend
 	for _, e := range endpoints {
 		c.endpoint(e)
-		c.limits(e)
+		if e != s.none {
+			c.health(e)
+			c.refusals(e)
+		}
 		backends = e.all(backends[:0])
 		for _, b := range backends {
 			c.backend(e, b)

@@ -6,8 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// endpointLimits counts what the limits of an endpoint do: seldom enough to be
-// counted in one place.
+// endpointLimits counts what an endpoint refuses: seldom enough to be counted in one
+// place.
 type endpointLimits struct {
 	on      atomic.Bool // there are limits
 	refused [refusals]atomic.Uint64
@@ -19,14 +19,16 @@ type Refusal uint8
 
 // The refusals.
 const (
-	RateLimit Refusal = iota // more requests than in that time may come
-	refusals          = iota
+	NoBackend   Refusal = iota // every backend has weight 0
+	NoneHealthy                // there are backends, and none is usable
+	RateLimit                  // more requests than in that time may come
+	refusals    = iota
 )
 
 // String returns the label value.
 func (r Refusal) String() string { return refusalLabels[r] }
 
-var refusalLabels = [refusals]string{"rate_limit"}
+var refusalLabels = [refusals]string{"no_backend", "none_healthy", "rate_limit"}
 
 // SetLimited exposes what limits do, or ends that. It may be called from several
 // goroutines.
@@ -38,13 +40,13 @@ func (e *Endpoint) Refused(r Refusal) { e.limits.refused[r].Add(1) }
 var refusedDesc = desc("requests_refused_total",
 	"Requests that an endpoint took and that were given to no backend, by reason.", "endpoint", "reason")
 
-// limits exposes what the limits of an endpoint do.
-func (c *collection) limits(e *Endpoint) {
+// refusals exposes what an endpoint refuses, with what its limits do if it has some.
+func (c *collection) refusals(e *Endpoint) {
 	l := &e.limits
-	if !l.on.Load() {
-		return
-	}
 	for i, label := range refusalLabels {
+		if Refusal(i) >= RateLimit && !l.on.Load() {
+			return
+		}
 		c.value(refusedDesc, prometheus.CounterValue, float64(l.refused[i].Load()), e.name, label)
 	}
 }

@@ -110,6 +110,7 @@ type Endpoint struct {
 	name   string
 	shards shards[endpointShard]
 	limits endpointLimits
+	health endpointHealth
 
 	// Guarded by set.mu.
 	backends *Backend            // a list

@@ -77,13 +77,17 @@ func TestRequests(t *testing.T) {
 	e.Begin(1)
 	e.End(1, &metrics.Request{Method: "GET", Code: 200, Duration: -1})
 	want(t, s, "endpoint=index", map[string]float64{
-		"requests_total{code=200,endpoint=index,method=GET}":   2,
-		"requests_total{code=502,endpoint=index,method=other}": 1,
-		"requests_in_flight{endpoint=index}":                   1,
-		"request_duration_seconds{endpoint=index}_count":       3,
-		"request_duration_seconds{endpoint=index}_sum":         1.002,
-		"request_bytes_total{endpoint=index}":                  11,
-		"response_bytes_total{endpoint=index}":                 102,
+		"requests_total{code=200,endpoint=index,method=GET}":         2,
+		"requests_total{code=502,endpoint=index,method=other}":       1,
+		"requests_in_flight{endpoint=index}":                         1,
+		"request_duration_seconds{endpoint=index}_count":             3,
+		"request_duration_seconds{endpoint=index}_sum":               1.002,
+		"request_bytes_total{endpoint=index}":                        11,
+		"response_bytes_total{endpoint=index}":                       102,
+		"endpoint_panic{endpoint=index}":                             0,
+		"endpoint_panics_total{endpoint=index}":                      0,
+		"requests_refused_total{endpoint=index,reason=no_backend}":   0,
+		"requests_refused_total{endpoint=index,reason=none_healthy}": 0,
 	})
 	s.None().Begin(0)
 	s.None().End(0, &metrics.Request{Method: "GET", Code: 404, ByProxy: true})
@@ -94,6 +98,23 @@ func TestRequests(t *testing.T) {
 	if requests, failures := s.Totals(); requests != 4 || failures != 1 {
 		t.Errorf("totals are %d, %d; want 4, 1", requests, failures)
 	}
+}
+
+func TestEndpointHealth(t *testing.T) {
+	s := metrics.NewSet(1)
+	e := s.Endpoint("e")
+	for _, step := range []struct{ on, news bool }{{false, false}, {true, true}, {true, false}, {false, true}, {true, true}} {
+		if news := e.Panic(step.on); news != step.news {
+			t.Errorf("%t is news: %t", step.on, news)
+		}
+	}
+	e.Refused(metrics.NoneHealthy)
+	want(t, s, "endpoint_panic|refused", map[string]float64{
+		"endpoint_panic{endpoint=e}":                             1,
+		"endpoint_panics_total{endpoint=e}":                      2,
+		"requests_refused_total{endpoint=e,reason=no_backend}":   0,
+		"requests_refused_total{endpoint=e,reason=none_healthy}": 1,
+	})
 }
 
 func TestHistogramBuckets(t *testing.T) {
@@ -268,9 +289,13 @@ func TestForget(t *testing.T) {
 	gone.Backend("http://a").Response(0, 200, 0)
 	gone.Backend("http://new").Error(0, metrics.Reset)
 	want(t, s, "gone.*}$", map[string]float64{
-		"requests_in_flight{endpoint=gone}":   1,
-		"request_bytes_total{endpoint=gone}":  0,
-		"response_bytes_total{endpoint=gone}": 0,
+		"requests_in_flight{endpoint=gone}":                         1,
+		"request_bytes_total{endpoint=gone}":                        0,
+		"response_bytes_total{endpoint=gone}":                       0,
+		"endpoint_panic{endpoint=gone}":                             0,
+		"endpoint_panics_total{endpoint=gone}":                      0,
+		"requests_refused_total{endpoint=gone,reason=no_backend}":   0,
+		"requests_refused_total{endpoint=gone,reason=none_healthy}": 0,
 	})
 	if requests, failures := s.Totals(); requests != 1 || failures != 1 {
 		t.Errorf("totals are %d, %d; those of forgotten endpoints are missing", requests, failures)

@@ -57,6 +57,11 @@ var steadyTables = []struct {
 	{"JSON log", logged(wire(anything()), routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_JSON)},
 	{"trusted proxy", trusting(wire(anything()), "10.0.0.0/8", "192.0.2.0/24")},
 	{"limits", wire(limited(anything()))},
+	{"least request", wire(oneOf(routetablev1.Policy_POLICY_LEAST_REQUEST, nil))},
+	{"hash of a cookie", wire(oneOf(routetablev1.Policy_POLICY_CONSISTENT_HASH,
+		&routetablev1.Key{Kind: routetablev1.KeyKind_KEY_KIND_COOKIE, Name: "c"}))}, // which POST does not have
+	{"hash of the client", wire(oneOf(routetablev1.Policy_POLICY_CONSISTENT_HASH,
+		&routetablev1.Key{Kind: routetablev1.KeyKind_KEY_KIND_CLIENT_IP}))},
 	{"combined log, id", withID(logged(wire(anything()), routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_COMBINED))},
 }
 

@@ -153,6 +153,7 @@ type request struct {
 	endpoint *table.Endpoint // nil: none takes it, or it is answered here
 	member   *table.Member   // nil until chosen
 	choice   table.Choice    // what it is chosen by
+	cookie   [16]byte        // what the client's cookie for that is made of, with setCookie
 	counters *metrics.Endpoint
 	started  int64 // when the head was complete
 	until    int64 // when all of it must have ended; 0: at any time
@@ -191,6 +192,7 @@ type request struct {
 	seen      bool // something of the response has been received
 	responded bool // the head of the final response has been sent
 	keep      bool // the response said that the client's connection persists
+	setCookie bool // the client gets a cookie with the response
 	failed    bool // its error has been counted
 }
 

@@ -87,13 +87,14 @@ type Engine struct {
 	share   uint8  // of the last client connection
 
 	// Scratch space of one callback.
-	req     http1.Request
-	resp    http1.Response
-	query   table.Query
-	scratch []byte
-	target  []byte
-	report  metrics.Request
-	line    accesslog.Line
+	req                 http1.Request
+	resp                http1.Response
+	query               table.Query
+	scratch             []byte
+	target              []byte
+	keyRoom, cookieLine []byte
+	report              metrics.Request
+	line                accesslog.Line
 
 	buffers      [][]byte   // free
 	requestsFree []*request // free, each zeroed

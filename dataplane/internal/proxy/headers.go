@@ -59,6 +59,8 @@ import (
 //   - Server passes: it is the backend's. This proxy has none of its own.
 //   - X-Request-Id, when the route table asks for ids, takes the place of the
 //     backend's: client and logs then speak of the same request.
+//   - Set-Cookie is added when the endpoint's policy chooses by a cookie that the
+//     client does not have. Those of the backend pass.
 //   - Upgrade passes in a 101 response, whose tunnel is made here, and in a 426,
 //     which would say nothing without it (RFC 9110 section 15.5.22).
 
@@ -251,8 +253,8 @@ func responseFraming(r *http1.Response, how reframe) delimited {
 
 // appendResponseHead appends the head of a final response as the client gets it.
 // minor is the client's version; date is a whole Date line; id is nil when requests
-// have none.
-func appendResponseHead(dst []byte, r *http1.Response, end delimited, keep bool, minor uint8, date, id []byte) []byte {
+// have none, and cookie, a whole line, when the client is given none.
+func appendResponseHead(dst []byte, r *http1.Response, end delimited, keep bool, minor uint8, date, id, cookie []byte) []byte {
 	dst = appendStatus(dst, r)
 	dated := false
 	offer := r.Status == 426 && r.Upgrade
@@ -283,6 +285,7 @@ func appendResponseHead(dst []byte, r *http1.Response, end delimited, keep bool,
 	}
 	dst = appendVia(dst, r)
 	dst = appendRequestID(dst, id)
+	dst = append(dst, cookie...)
 	if offer {
 		dst = append(dst, upgradeField...)
 	}
@@ -307,8 +310,9 @@ func appendInterimHead(dst []byte, r *http1.Response) []byte {
 	return append(dst, "\r\n"...)
 }
 
-// appendSwitchHead appends a 101 response; id is nil when requests have none.
-func appendSwitchHead(dst []byte, r *http1.Response, id []byte) []byte {
+// appendSwitchHead appends a 101 response; id is nil when requests have none, and cookie, a
+// whole line, when the client is given none.
+func appendSwitchHead(dst []byte, r *http1.Response, id, cookie []byte) []byte {
 	dst = appendStatus(dst, r)
 	lines := copier{raw: r.Raw}
 	for i := range r.Fields {
@@ -321,6 +325,7 @@ func appendSwitchHead(dst []byte, r *http1.Response, id []byte) []byte {
 	dst = append(dst, upgradeField...)
 	dst = appendVia(dst, r)
 	dst = appendRequestID(dst, id)
+	dst = append(dst, cookie...)
 	return append(dst, "\r\n"...)
 }
 

@@ -168,9 +168,9 @@ var rootPath = []byte("/")
 // forward gives the request in e.req to a backend of its endpoint, which is of t.
 func (e *Engine) forward(c *Conn, t *table.Table, body []byte) {
 	r, x := &e.req, c.x
-	to := x.endpoint.Pool.Pick(&x.choice)
+	to := e.choose(c)
 	if to == nil {
-		e.answer(c, 503)
+		e.nobody(c)
 		return
 	}
 	x.member, x.chosen = to, e.now
@@ -224,10 +224,22 @@ func (e *Engine) routeAgain(c *Conn, now *table.Table, body []byte) {
 	x.member.End(e.shard)
 	x.counters.Withdraw(e.shard)
 	x.member, x.endpoint, x.counters = nil, nil, nil
+	x.choice, x.setCookie = table.Choice{}, false
 	if x.note != nil {
 		x.note.version = now.Version
 	}
 	e.route(c, now, body)
+}
+
+// nobody answers a request that no backend may get.
+func (e *Engine) nobody(c *Conn) {
+	why := metrics.NoBackend
+	if c.x.endpoint.Pool.Unhealthy() {
+		why = metrics.NoneHealthy
+	}
+	c.x.counters.Refused(why)
+	c.x.note.failed(why.String())
+	e.answer(c, 503)
 }
 
 // send sends a head, with what was copied behind it, and the rest of what has come

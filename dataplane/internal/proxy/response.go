@@ -103,7 +103,7 @@ func (e *Engine) response(b *Conn, p []byte) {
 		(!c.eof || c.hasUnused()) &&
 		b.reframe != toClose && (framing != http1.UntilClose || b.reframe == toChunk)
 
-	out := appendResponseHead(e.scratch, r, responseFraming(r, b.reframe), x.keep, x.minor, e.dateField(), x.note.requestID())
+	out := appendResponseHead(e.scratch, r, responseFraming(r, b.reframe), x.keep, x.minor, e.dateField(), x.note.requestID(), e.cookieField(x))
 	head := len(out)
 	b.body.Start(framing, r.Length)
 	b.untilClose = framing == http1.UntilClose

@@ -18,7 +18,12 @@ type Query struct {
 	Header             Headers // nil: there are no fields
 
 	host, path []byte // room for normal forms
+	normal     []byte // the path in normal form
 }
+
+// NormalPath returns the path in normal form. Only after a Match that found an
+// endpoint, while Path is what it was then.
+func (q *Query) NormalPath() []byte { return q.normal }
 
 // Headers looks up a request's header fields.
 type Headers interface {
@@ -54,6 +59,7 @@ func (t *Table) Match(q *Query) Result {
 		}
 		path = q.path
 	}
+	q.normal = path
 	s := search{table: t, q: q, path: path}
 	e := s.run()
 	if e == nil && s.otherMethod {

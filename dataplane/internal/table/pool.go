@@ -5,22 +5,32 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"reverseproxy/dataplane/internal/backend"
+	"reverseproxy/dataplane/internal/metrics"
 	"reverseproxy/proto/routetable"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
-// Pool chooses who gets a request: one of its members, by smooth weighted round
-// robin, exactly, over all goroutines. The endpoint of the next table shares it when
-// nothing about the pool has changed.
+// Pool chooses who gets a request: one of its members, by the endpoint's policy. The
+// endpoint of the next table shares it when nothing about the pool has changed.
 //
 // What Pick looks at is a view, which is immutable: who wants it changed changes
 // something about a member and calls Refresh, which makes another one.
 type Pool struct {
 	Backends []*Backend // in the order of the file; at least one
+	// Policy is how members are chosen, Key what the policy ConsistentHash hashes.
+	Policy Policy
+	Key    Key
+	refuse bool // nobody gets a request when nobody is usable
+	// slowStart is how long the share of a member that comes back grows.
+	slowStart time.Duration
 
-	members []*Member // of all backends, in their order
+	endpoint string
+	state    *State
+	metrics  *metrics.Endpoint
+	members  []*Member // of all backends, in their order
 	// cycle is the schedule of all members whose weight is not 0; nil when they take
 	// turns, because all have one weight. Pools with the same weights share it.
 	cycle *[]uint32
@@ -38,6 +48,9 @@ type Member struct {
 // Choice is what choosing a member for one request goes by. It is used by one
 // goroutine at a time.
 type Choice struct {
+	Random uint64 // random bits of this request; not for RoundRobin
+	Hash   uint64 // of the key, see Hash; for ConsistentHash
+	Keyed  bool   // there is a key; a request without one goes to anybody
 	// Tried are members that are not to be chosen again while others are left; nil:
 	// there are none.
 	Tried *Tried
@@ -82,83 +95,106 @@ func (p *Pool) Pick(c *Choice) *Member {
 	if len(v.members) == 0 {
 		return nil
 	}
-	m := v.next()
+	m := v.choose(c, 0)
 	if c.Tried == nil {
 		return m
 	}
 	return v.another(m, c)
 }
 
-// view is the members of a pool that get requests, and in which order. It is
-// immutable but for the turns, which the views of a pool share.
-type view struct {
-	members []*Member
-	// schedule is one cycle, as indices of members; nil when that is members.
-	schedule []uint32
-	turns    *atomic.Uint64 // taken so far
-}
-
-// next takes the next turn.
-func (v *view) next() *Member {
-	turn := v.turns.Add(1) - 1
-	if v.schedule == nil {
-		return v.members[turn%uint64(len(v.members))]
-	}
-	return v.members[v.schedule[turn%uint64(len(v.schedule))]]
-}
-
-// another returns the first choice or, if that must not be chosen, another one.
-// Turns are taken for it as for a request of its own, so that not one member gets
-// all that another one has failed; after some, the first member that may be chosen
-// is. When none may, it stays at the first choice.
-func (v *view) another(first *Member, c *Choice) *Member {
-	m := first
-	for range 2 * len(c.Tried.members) {
-		if !c.Tried.has(m) {
-			return m
-		}
-		m = v.next()
-	}
-	for _, m := range v.members {
-		if !c.Tried.has(m) {
-			return m
-		}
-	}
-	return first
-}
+// Unhealthy reports that a request is refused for no other reason than that no
+// member is usable.
+func (p *Pool) Unhealthy() bool { return p.refuse && p.view.Load().panicking }
 
 // Refresh looks at the members anew. Whoever has changed something about one calls
 // it; any goroutine may, but none on the request path.
 func (p *Pool) Refresh() {
 	p.refreshing.Lock()
 	defer p.refreshing.Unlock()
-	p.view.Store(p.look(p.view.Load().turns))
+	p.show(p.look(p.view.Load().turns))
+}
+
+// show has requests go by a view.
+func (p *Pool) show(v *view) {
+	p.view.Store(v)
+	if p.metrics.Panic(v.panicking) && p.state.OnPanic != nil {
+		p.state.OnPanic(p.endpoint, v.panicking, p.refuse)
+	}
 }
 
 // look makes a view of the members as they are.
 func (p *Pool) look(turns *atomic.Uint64) *view {
-	v := &view{members: p.eligible(), turns: turns}
-	weights := make([]uint32, len(v.members))
-	for i, m := range v.members {
-		weights[i] = m.Weight
+	v := &view{policy: p.Policy, turns: turns}
+	v.members, v.panicking = p.eligible()
+	weights, growing := p.weigh(v.members)
+	if !uniform(weights) {
+		v.weights = weights
+		if len(v.members) == len(p.those(drawn)) && !growing {
+			v.schedule = *p.cycle
+		} else {
+			v.schedule = routetable.Schedule(weights)
+		}
 	}
-	switch {
-	case uniform(weights):
-	case len(v.members) == len(p.those(drawn)):
-		v.schedule = *p.cycle
-	default:
-		v.schedule = routetable.Schedule(weights)
+	if p.Policy == ConsistentHash {
+		v.lookup = lookup(v.members, weights)
 	}
 	return v
 }
 
-// eligible returns the members that may get requests: those that are usable, or all
-// when none is.
-func (p *Pool) eligible() []*Member {
-	if members := p.those(func(m *Member) bool { return drawn(m) && m.Health.Usable() }); len(members) > 0 {
+// weigh returns the weights of members, and whether some are less than they will be:
+// then in tenths, or something coarser where the schedule would become too long.
+func (p *Pool) weigh(members []*Member) (weights []uint32, growing bool) {
+	weights = make([]uint32, len(members))
+	var next time.Duration
+	for i, m := range members {
+		share, grows := m.Health.Share(p.slowStart)
+		weights[i] = m.Weight * share
+		if grows > 0 && (next == 0 || grows < next) {
+			next = grows
+		}
+	}
+	if growing = next > 0; growing {
+		p.state.Backends.RefreshLater(p, next)
+		for routetable.Slots(weights) > routetable.MaxSlots {
+			halve(weights)
+		}
+		return weights, growing
+	}
+	for i := range weights {
+		weights[i] /= backend.Whole
+	}
+	return weights, growing
+}
+
+// halve halves weights, but leaves everybody something.
+func halve(weights []uint32) {
+	for i, w := range weights {
+		weights[i] = max(w/2, 1)
+	}
+}
+
+// eligible returns the members that may get requests: of those that are usable the
+// backups only when there is nobody else. When nobody is usable it is as if all were,
+// or nobody at all.
+func (p *Pool) eligible() (members []*Member, panicking bool) {
+	usable := func(m *Member) bool { return drawn(m) && m.Health.Usable() }
+	if members = p.first(usable); len(members) > 0 {
+		return members, false
+	}
+	members = p.first(drawn)
+	panicking = len(members) > 0
+	if p.refuse {
+		members = nil
+	}
+	return members, panicking
+}
+
+// first returns the members that fit: the backups only when there is nobody else.
+func (p *Pool) first(fit func(*Member) bool) []*Member {
+	if members := p.those(func(m *Member) bool { return fit(m) && !m.Backup }); len(members) > 0 {
 		return members
 	}
-	return p.those(drawn)
+	return p.those(fit)
 }
 
 // drawn reports whether a member takes part at all: with a weight of 0 it does not.
@@ -173,8 +209,18 @@ func (p *Pool) those(fit func(*Member) bool) []*Member {
 	return slices.DeleteFunc(slices.Clone(p.members), misfit)
 }
 
-// same reports whether the pool has the same URLs and weights in the same order.
+// same reports whether two pools are the same in everything: settings, and backends
+// in their order.
 func (p *Pool) same(other *Pool) bool {
+	return p.Policy == other.Policy && p.Key == other.Key && p.refuse == other.refuse && p.slowStart == other.slowStart &&
+		slices.EqualFunc(p.Backends, other.Backends, func(b, o *Backend) bool {
+			return b.URL == o.URL && b.Weight == o.Weight && b.Backup == o.Backup
+		})
+}
+
+// sameCycle reports whether two pools have the same URLs and weights in the same
+// order: who is next in one is next in the other.
+func (p *Pool) sameCycle(other *Pool) bool {
 	return slices.EqualFunc(p.Backends, other.Backends, func(b, o *Backend) bool {
 		return b.URL == o.URL && b.Weight == o.Weight
 	})

@@ -74,6 +74,7 @@ type Backend struct {
 	URL     string
 	Host    string // host[:port] for the Host field, as in the URL
 	Weight  uint32
+	Backup  bool   // only for when nobody else can be used
 	path    uint16 // where the URL's path ends
 	query   uint16 // where its query starts
 	Metrics *metrics.Backend

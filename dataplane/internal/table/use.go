@@ -27,6 +27,10 @@ type State struct {
 	Metrics  *metrics.Set
 	// Fleet is what rates are divided by.
 	Fleet limit.Fleet
+	// OnPanic is called when nobody in the pool of an endpoint is usable any more, and
+	// when that has ended; refuses: requests are refused meanwhile, instead of given to
+	// all. It must not wait. nil: nobody is told.
+	OnPanic func(endpoint string, panicking, refuses bool)
 
 	tables atomic.Uint64 // made so far
 
@@ -58,12 +62,12 @@ func (t *Table) firstUse(i uint32) *Endpoint {
 	if t.number < s.retained {
 		// Of a request that has taken so long from the table to the endpoint that
 		// the next table is in force. Nobody will look for its counters.
-		e.join(s.Metrics.Detached(e.Name), addresses, s.Backends, nil)
+		e.join(s, s.Metrics.Detached(e.Name), addresses, nil)
 		e.joinAdmission(s, s.known[e.Name])
 		t.used[i].Store(e)
 		return e
 	}
-	e.join(s.Metrics.Endpoint(e.Name), addresses, s.Backends, s.known[e.Name])
+	e.join(s, s.Metrics.Endpoint(e.Name), addresses, s.known[e.Name])
 	e.joinAdmission(s, s.known[e.Name])
 	if s.known == nil {
 		s.known = map[string]*Endpoint{}
@@ -96,7 +100,10 @@ func (t *Table) unfold(w *routetablev1.Endpoint) (e *Endpoint, addresses []strin
 	}
 	backends := make([]Backend, len(w.GetPool()))
 	var few [16]uint32
-	e.Pool = &Pool{Backends: make([]*Backend, len(backends)), cycle: t.cycles.of(appendWeights(few[:0], w.GetPool()))}
+	e.Pool = &Pool{
+		Backends: make([]*Backend, len(backends)), Policy: policies[w.GetLoadBalancing().GetPolicy()], Key: keyOf(w.GetLoadBalancing().GetKey()),
+		refuse: w.GetRefuseWhenUnhealthy(), slowStart: w.GetLoadBalancing().GetSlowStart().AsDuration(), endpoint: e.Name, cycle: t.cycles.of(appendWeights(few[:0], w.GetPool())),
+	}
 	addresses = make([]string, len(backends))
 	for i, b := range w.GetPool() {
 		u, err := routetable.ParseBackendURL(b.GetUrl())
@@ -107,6 +114,7 @@ func (t *Table) unfold(w *routetablev1.Endpoint) (e *Endpoint, addresses []strin
 			URL:    b.GetUrl(),
 			Host:   u.Authority(),
 			Weight: b.GetWeight(),
+			Backup: b.GetBackup(),
 			path:   uint16(len("http://") + len(u.Authority()) + len(u.Path())),
 			query:  uint16(len(b.GetUrl()) - len(u.Query())),
 		}
@@ -115,34 +123,61 @@ func (t *Table) unfold(w *routetablev1.Endpoint) (e *Endpoint, addresses []strin
 	return e, addresses
 }
 
+var policies = map[routetablev1.Policy]Policy{
+	routetablev1.Policy_POLICY_LEAST_REQUEST:   LeastRequest,
+	routetablev1.Policy_POLICY_RANDOM:          Random,
+	routetablev1.Policy_POLICY_CONSISTENT_HASH: ConsistentHash,
+}
+
+var keyKinds = map[routetablev1.KeyKind]KeyKind{
+	routetablev1.KeyKind_KEY_KIND_CLIENT_IP: ClientIP,
+	routetablev1.KeyKind_KEY_KIND_HEADER:    Header,
+	routetablev1.KeyKind_KEY_KIND_COOKIE:    Cookie,
+	routetablev1.KeyKind_KEY_KIND_PATH:      Path,
+}
+
+func keyOf(k *routetablev1.Key) Key { return Key{keyKinds[k.GetKind()], k.GetName()} }
+
 // join connects an endpoint with what outlives tables. before is the one of its name
 // that was in use before, nil if there was none.
-func (e *Endpoint) join(m *metrics.Endpoint, addresses []string, states *backend.Registry, before *Endpoint) {
-	e.Metrics = m
+func (e *Endpoint) join(s *State, counters *metrics.Endpoint, addresses []string, before *Endpoint) {
+	e.Metrics = counters
 	if before != nil && before.Pool.same(e.Pool) {
 		e.Pool = before.Pool
 		return
 	}
-	known := map[identity]*backend.Member{}
+	p := e.Pool
+	p.state, p.metrics = s, counters
+	turns := new(atomic.Uint64)
+	known := map[identity]*Member{}
 	if before != nil {
+		if before.Pool.sameCycle(p) {
+			turns = before.Pool.view.Load().turns
+		}
 		for _, m := range before.Pool.members {
-			known[m.identity()] = m.Health
+			known[m.identity()] = m
 		}
 	}
-	p := e.Pool
 	members := make([]Member, len(p.Backends))
 	p.members = make([]*Member, len(members))
 	for i, b := range p.Backends {
+		m := &members[i]
+		m.Backend, p.members[i] = b, m
 		id := identity{b.URL, addresses[i]}
-		if known[id] == nil {
-			known[id] = backend.NewMember(states.State(id.address))
+		was := known[id]
+		if was != nil {
+			m.Health = was.Health
+		} else {
+			m.Health = backend.NewMember(s.Backends.State(id.address))
+			known[id] = m
 		}
-		members[i] = Member{b, known[id]}
-		p.members[i] = &members[i]
-		b.Metrics = m.Backend(b.URL)
-		b.Metrics.Track(members[i].Health.State)
+		if before != nil && (was == nil || !drawn(was)) {
+			m.Health.ComeBack()
+		}
+		b.Metrics = counters.Backend(b.URL)
+		b.Metrics.Track(m.Health.State)
 	}
-	p.view.Store(p.look(new(atomic.Uint64)))
+	p.show(p.look(turns))
 }
 
 // identity is what a member of an endpoint is known by.
