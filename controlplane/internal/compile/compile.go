@@ -75,11 +75,12 @@ func endpoint(e *config.Endpoint, defaults *config.Defaults, timeouts timeoutsCa
 	}
 	out.ReplaceHost = !preserve
 	out.RateLimit = rateLimit(e, defaults)
+	balance(out, e, defaults)
 	// One allocation for the pool, as there are many.
 	backends := make([]routetablev1.Backend, len(e.Pool))
 	out.Pool = make([]*routetablev1.Backend, len(e.Pool))
 	for i, b := range e.Pool {
-		backends[i].Url, backends[i].Weight = b.URL, b.Weight
+		backends[i].Url, backends[i].Weight, backends[i].Backup = b.URL, b.Weight, b.Backup
 		out.Pool[i] = &backends[i]
 	}
 	return out

@@ -48,6 +48,9 @@ type Defaults struct {
 	Timeouts     Timeouts
 	PreserveHost bool
 	RateLimit    RateLimit
+	// Panic is UseAll or Refuse: what happens when no backend is healthy.
+	Panic         string
+	LoadBalancing LoadBalancing
 }
 
 // Unlimited is the Timeouts.Request that is none.
@@ -115,6 +118,10 @@ type Endpoint struct {
 	PreserveHost *bool
 	// RateLimit in place of that of the defaults; nil: as in Defaults.
 	RateLimit *RateLimit
+	// Panic is UseAll or Refuse; empty: as in Defaults.
+	Panic string
+	// LoadBalancing takes the place of that in Defaults; nil: as there.
+	LoadBalancing *LoadBalancing
 }
 
 // Header is a condition on one header field: a field of this name, which is in
@@ -127,6 +134,8 @@ type Header struct {
 type Backend struct {
 	URL    string
 	Weight uint32
+	// Backup: it is used only when no other can be.
+	Backup bool
 }
 
 // builtin is the configuration of a file that sets no optional key. The schema
@@ -137,6 +146,7 @@ func builtin() Config {
 			Timeouts:     Timeouts{Connect: time.Second, Response: 30 * time.Second, Idle: 90 * time.Second, Request: Unlimited},
 			PreserveHost: true,
 			RateLimit:    RateLimit{Per: time.Second},
+			Panic:        UseAll,
 		},
 		MetricsOnProxyPort: true,
 		Limits: Limits{

@@ -63,6 +63,12 @@ func (r *reader) defaults(n node, at *path) {
 			}
 		case "rateLimit":
 			r.rateLimit(v, at, rateLimitOfDefaults, func(l RateLimit) { d.RateLimit = l })
+		case "panic":
+			if p, ok := r.choice(v, at, panics); ok {
+				d.Panic = p
+			}
+		case "loadBalancing":
+			d.LoadBalancing = *r.loadBalancing(v, at, loadBalancingOfDefaults)
 		default:
 			panic("unread key " + key.path)
 		}
@@ -242,6 +248,10 @@ func (r *reader) endpoint(n node, at *path) {
 			}
 		case "rateLimit":
 			r.rateLimit(v, at, rateLimitOfEndpoints, func(l RateLimit) { e.RateLimit = &l })
+		case "panic":
+			e.Panic, _ = r.choice(v, at, panics)
+		case "loadBalancing":
+			e.LoadBalancing = r.loadBalancing(v, at, loadBalancingOfEndpoints)
 		default:
 			panic("unread key " + key.path)
 		}
@@ -413,6 +423,10 @@ func (r *reader) backend(n node, at *path, e *Endpoint) {
 			case "weight":
 				if w, ok := r.integer(v, at, 0, routetable.MaxWeight); ok {
 					b.Weight = w
+				}
+			case "backup":
+				if is, ok := r.boolean(v, at); ok {
+					b.Backup = is
 				}
 			default:
 				panic("unread key " + key.path)

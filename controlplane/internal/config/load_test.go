@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"reverseproxy/controlplane/internal/config"
+	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected errors in testdata; read the diff before committing")
@@ -96,6 +97,7 @@ var defaults = config.Config{
 		Timeouts:     config.Timeouts{Connect: time.Second, Response: 30 * time.Second, Idle: 90 * time.Second, Request: config.Unlimited},
 		PreserveHost: true,
 		RateLimit:    config.RateLimit{Per: time.Second},
+		Panic:        config.UseAll,
 	},
 	MetricsOnProxyPort: true,
 	Limits: config.Limits{
@@ -122,7 +124,7 @@ func TestAllKeys(t *testing.T) {
 	no := false
 	got := load(t, `limits: {maxHeadBytes: 1Mi, maxHeaders: 7, maxURIBytes: 1024, headerTimeout: 1m30s, idleTimeout: 250ms, maxConnections: 9}
 metrics: {onProxyPort: false}
-defaults: {preserveHost: false, timeouts: {connect: 2s, response: 1h, idle: 3s, request: 24h}, rateLimit: {requests: 7, per: 1m, burst: 9, key: clientIP}}
+defaults: {preserveHost: false, timeouts: {connect: 2s, response: 1h, idle: 3s, request: 24h}, rateLimit: {requests: 7, per: 1m, burst: 9, key: clientIP}, panic: refuse, loadBalancing: {policy: LeastRequest}}
 acknowledgeDrop: 00001234
 accessLog: {path: /var/log/access.log, format: combined, sample: 0.25}
 requestId: true
@@ -136,13 +138,16 @@ endpoints:
   timeouts: {response: 5s, request: 0s}
   preserveHost: false
   rateLimit: {requests: 1, key: "header:X-A"}
-  pool: [http://localhost:5000, {url: "http://[::1]:81/x?y=z", weight: 0}]
+  panic: useAll
+  loadBalancing: {policy: ConsistentHash, on: "header:X-User", slowStart: 30s}
+  pool: [{url: http://localhost:5000, backup: true}, {url: "http://[::1]:81/x?y=z", weight: 0}]
 `)
 	want := &config.Config{
 		Port: 65535,
 		Defaults: config.Defaults{
 			Timeouts:  config.Timeouts{Connect: 2 * time.Second, Response: time.Hour, Idle: 3 * time.Second, Request: 24 * time.Hour},
 			RateLimit: config.RateLimit{Requests: 7, Per: time.Minute, Burst: 9, ByClient: true},
+			Panic:     config.Refuse, LoadBalancing: config.LoadBalancing{Policy: routetablev1.Policy_POLICY_LEAST_REQUEST},
 		},
 		AcknowledgeDrop: "00001234",
 		Limits: config.Limits{MaxHeadBytes: 1 << 20, MaxHeaders: 7, MaxURIBytes: 1024,
@@ -158,7 +163,12 @@ endpoints:
 			Timeouts:     config.Timeouts{Response: 5 * time.Second, Request: config.Unlimited},
 			PreserveHost: &no,
 			RateLimit:    &config.RateLimit{Requests: 1, Per: time.Second, ByHeader: "x-a"},
-			Pool:         []config.Backend{{URL: "http://localhost:5000", Weight: 1}, {URL: "http://[::1]:81/x?y=z"}},
+			Panic:        config.UseAll,
+			LoadBalancing: &config.LoadBalancing{
+				Policy: routetablev1.Policy_POLICY_CONSISTENT_HASH, SlowStart: 30 * time.Second,
+				On: &config.Key{Kind: routetablev1.KeyKind_KEY_KIND_HEADER, Name: "x-user"},
+			},
+			Pool: []config.Backend{{URL: "http://localhost:5000", Weight: 1, Backup: true}, {URL: "http://[::1]:81/x?y=z"}},
 		}},
 	}
 	if diff := cmp.Diff(got, want); diff != "" {
@@ -212,6 +222,15 @@ func TestValues(t *testing.T) {
 		{"merge key: nested",
 			"port: 1\nendpoints:\n- &a {from: /a, timeouts: &t {idle: 1s}, pool: [http://h]}\n- &b {<<: *a, from: /b}\n- {<<: *b, from: /c, timeouts: {<<: *t, connect: 2s}}\n",
 			func(c *config.Config) any { return c.Endpoints[2].Timeouts }, config.Timeouts{Connect: 2 * time.Second, Idle: time.Second}},
+		{"key: client", endpoint("  loadBalancing: {on: clientIP, policy: ConsistentHash}\n"),
+			func(c *config.Config) any { return *c.Endpoints[0].LoadBalancing.On }, config.Key{Kind: routetablev1.KeyKind_KEY_KIND_CLIENT_IP}},
+		{"key: path", endpoint("  loadBalancing: {policy: ConsistentHash, on: path}\n"),
+			func(c *config.Config) any { return *c.Endpoints[0].LoadBalancing.On }, config.Key{Kind: routetablev1.KeyKind_KEY_KIND_PATH}},
+		{"key: the letter case of a cookie counts", endpoint("  loadBalancing: {policy: ConsistentHash, on: \"cookie:Shop\"}\n"),
+			func(c *config.Config) any { return *c.Endpoints[0].LoadBalancing.On },
+			config.Key{Kind: routetablev1.KeyKind_KEY_KIND_COOKIE, Name: "Shop"}},
+		{"round robin, written down", endpoint("  loadBalancing: {policy: RoundRobin, on: \"\", slowStart: 0s}\n"),
+			func(c *config.Config) any { return *c.Endpoints[0].LoadBalancing }, config.LoadBalancing{}},
 		{"quoted merge key is a header", endpoint("  headers: {\"x\": \"<<\"}\n"),
 			func(c *config.Config) any { return c.Endpoints[0].Headers }, []config.Header{{Name: "x", Value: "<<"}}},
 	}

@@ -40,7 +40,16 @@ var rateLimitKeys = []schema{
 	{key: "key", def: "none"},
 }
 
+var loadBalancingKeys = []schema{
+	{key: "policy", def: "RoundRobin"},
+	{key: "on", def: `""`},
+	{key: "slowStart", def: "0s"},
+}
+
 var (
+	loadBalancingOfDefaults  = &schema{key: "loadBalancing", keys: pointers(loadBalancingKeys)}
+	loadBalancingOfEndpoints = &schema{key: "loadBalancing", keys: pointers(loadBalancingKeys)}
+
 	timeoutsOfDefaults  = &schema{key: "timeouts", keys: pointers(timeoutKeys)}
 	timeoutsOfEndpoints = &schema{key: "timeouts", keys: pointers(timeoutKeys)}
 
@@ -51,10 +60,13 @@ var (
 		timeoutsOfDefaults,
 		{key: "preserveHost", def: "true"},
 		rateLimitOfDefaults,
+		{key: "panic", def: "useAll"},
+		loadBalancingOfDefaults,
 	}}
 	poolSchema = &schema{key: "pool", must: true, each: true, keys: []*schema{
 		{key: "url", must: true},
 		{key: "weight", def: "1"},
+		{key: "backup", def: "false"},
 	}}
 	endpointsSchema = &schema{key: "endpoints", must: true, each: true, keys: []*schema{
 		{key: "name"},
@@ -66,6 +78,8 @@ var (
 		timeoutsOfEndpoints,
 		{key: "preserveHost", def: "true"},
 		rateLimitOfEndpoints,
+		{key: "panic", def: "useAll"},
+		loadBalancingOfEndpoints,
 	}}
 	metricsSchema = &schema{key: "metrics", keys: []*schema{
 		{key: "onProxyPort", def: "true"},
@@ -104,6 +118,8 @@ var synonyms = map[string]string{
 	"domain": "host", "domains": "host", "hostname": "host", "hostnames": "host", "hosts": "host",
 	"frontends": "endpoints", "locations": "endpoints", "routes": "endpoints", "rules": "endpoints",
 	"listen": "port", "address": "url", "href": "url", "verb": "methods", "verbs": "methods", "id": "name",
+	"algorithm": "policy", "balance": "loadBalancing", "balancing": "loadBalancing", "lb": "loadBalancing", "lb_policy": "policy",
+	"hash": "on", "hashOn": "on", "sticky": "loadBalancing", "slow_start": "slowStart",
 	"file": "path", "log": "accessLog", "logging": "accessLog", "rate": "sample", "sampling": "sample",
 }
 

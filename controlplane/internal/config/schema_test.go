@@ -29,7 +29,8 @@ func TestFullFile(t *testing.T) {
 	}
 	for _, e := range c.Endpoints {
 		if e.Timeouts != want.Defaults.Timeouts || e.PreserveHost == nil || *e.PreserveHost != want.Defaults.PreserveHost ||
-			e.RateLimit == nil || *e.RateLimit != want.Defaults.RateLimit {
+			e.RateLimit == nil || *e.RateLimit != want.Defaults.RateLimit ||
+			e.Panic != want.Defaults.Panic || e.LoadBalancing == nil || *e.LoadBalancing != want.Defaults.LoadBalancing {
 			t.Errorf("endpoint %s of full.yaml does not show the defaults", e.Name)
 		}
 	}

@@ -78,6 +78,13 @@ func TestExplain(t *testing.T) {
 				Key: &routetablev1.Key{Kind: routetablev1.KeyKind_KEY_KIND_HEADER, Name: "x-a"},
 			}
 		}),
+		endpoint("balanced", "/balanced", func(e *routetablev1.Endpoint) {
+			e.RefuseWhenUnhealthy, e.Pool[0].Backup = true, true
+			e.LoadBalancing = &routetablev1.LoadBalancing{
+				Policy: routetablev1.Policy_POLICY_CONSISTENT_HASH, SlowStart: durationpb.New(30 * time.Second),
+				Key: &routetablev1.Key{Kind: routetablev1.KeyKind_KEY_KIND_COOKIE, Name: "Shop"},
+			}
+		}),
 		endpoint("timed", "/timed", func(e *routetablev1.Endpoint) {
 			e.Timeouts = &routetablev1.Timeouts{Request: durationpb.New(90 * time.Second)}
 		}),
@@ -118,6 +125,17 @@ func TestExplain(t *testing.T) {
 			&fleetv1.ExplainResponse{
 				Endpoint: "rated", Backends: sent("GET /b?x HTTP/1.1", "h", 1),
 				Settings: []string{"rate limit: 100 requests per 1s, 20 at once, for each value of x-a; over the whole fleet"},
+			},
+		},
+		{
+			"a policy, backups and refusal", &fleetv1.ExplainRequest{Url: "http://h/balanced"},
+			&fleetv1.ExplainResponse{
+				Endpoint: "balanced", Backends: sent("GET /b?x HTTP/1.1", "h", 1),
+				Settings: []string{
+					"load balancing: ConsistentHash on cookie:Shop, slow start over 30s",
+					"only when no other can be used: http://back:81/b?x",
+					"when no backend is healthy: 503",
+				},
 			},
 		},
 		{"nothing matches", &fleetv1.ExplainRequest{Url: "/none"}, &fleetv1.ExplainResponse{Status: 404}},
