@@ -37,6 +37,7 @@ CONTROL_PLANE = {
     "controlplane_pushes_total": "counter",
     "controlplane_convergence_seconds": "histogram",
     "controlplane_build_info": "gauge",
+    "controlplane_drained_backends": "gauge",
     "go_goroutines": "gauge",
 }
 

@@ -21,11 +21,21 @@ const index = `control plane
 /healthz         200 while the process runs
 /readyz          200 while data planes are served
 /api/v1/status   the configuration and the fleet, as JSON
+                 ?endpoint=NAME adds that endpoint, ?endpoints=all every one in use
 `
+
+// Fleet is what is shown.
+type Fleet interface {
+	// Status returns the configuration and the fleet.
+	Status() status.Status
+	// Endpoints returns the endpoint with a name, or, when it is empty, all that are
+	// in use; an error says that there is no such endpoint.
+	Endpoints(name string) ([]status.Endpoint, error)
+}
 
 // NewServer returns an HTTP server without an address. The functions are called
 // for each request, from several goroutines.
-func NewServer(metrics prometheus.Gatherer, current func() status.Status, ready func() bool, log *slog.Logger) *http.Server {
+func NewServer(metrics prometheus.Gatherer, fleet Fleet, ready func() bool, log *slog.Logger) *http.Server {
 	mux := http.NewServeMux()
 	errors := slog.NewLogLogger(log.Handler(), slog.LevelWarn)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{ErrorLog: errors}))
@@ -37,10 +47,23 @@ func NewServer(metrics prometheus.Gatherer, current func() status.Status, ready 
 		}
 		text(w, http.StatusOK, "ready\n")
 	})
-	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, r *http.Request) {
+		document := fleet.Status()
+		query := r.URL.Query()
+		switch name, all := query.Get("endpoint"), query.Get("endpoints"); {
+		case all != "" && all != "all":
+			text(w, http.StatusBadRequest, "endpoints can only be: all; endpoint=NAME asks for one\n")
+			return
+		case name != "" || all != "":
+			var err error
+			if document.Endpoints, err = fleet.Endpoints(name); err != nil {
+				text(w, http.StatusNotFound, err.Error()+"\n")
+				return
+			}
+		}
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "no-store")
-		_, _ = w.Write(current().JSON()) // a client that has gone away needs no answer
+		_, _ = w.Write(document.JSON()) // a client that has gone away needs no answer
 	})
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, index) })
 	return &http.Server{

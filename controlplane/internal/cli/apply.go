@@ -68,7 +68,7 @@ func apply(ctx context.Context, env *Env, r *remote, w *waitFlags, output output
 	var before *fleetv1.StatusResponse
 	if w.wait {
 		var err error
-		if before, err = r.status(ctx); err != nil {
+		if before, err = r.status(ctx, &fleetv1.StatusRequest{}); err != nil {
 			return err
 		}
 	}
@@ -103,7 +103,7 @@ func apply(ctx context.Context, env *Env, r *remote, w *waitFlags, output output
 		return nil
 	}
 
-	s, err := w.run(ctx, env, r, answer.GetVersion(), before)
+	s, err := w.run(ctx, env, r, w.applied(answer.GetVersion()), before)
 	if output == "json" {
 		success := err == nil
 		result.Applied = &success

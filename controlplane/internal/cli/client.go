@@ -78,11 +78,19 @@ func (r *remote) dial() error {
 func (r *remote) close() { _ = r.conn.Close() }
 
 // status asks for the fleet.
-func (r *remote) status(ctx context.Context) (*fleetv1.StatusResponse, error) {
+func (r *remote) status(ctx context.Context, request *fleetv1.StatusRequest) (*fleetv1.StatusResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	s, err := r.fleet.Status(ctx, &fleetv1.StatusRequest{})
+	s, err := r.fleet.Status(ctx, request)
 	return s, r.explainError(err)
+}
+
+// backends asks for the backends of endpoints.
+func (r *remote) backends(ctx context.Context, request *fleetv1.BackendsRequest) (*fleetv1.BackendsResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	b, err := r.fleet.Backends(ctx, request)
+	return b, r.explainError(err)
 }
 
 // explainError turns the error of a call into one line with the remedy.
@@ -96,6 +104,8 @@ func (r *remote) explainError(err error) error {
 		return unreachableError(fmt.Sprintf("no control plane can be reached at %s (%s); is it running? --server names another one", r.server, cause(s.Message())))
 	case codes.DeadlineExceeded:
 		return unreachableError(fmt.Sprintf("the control plane at %s does not answer; is it overloaded or stopped, or is something else listening there?", r.server))
+	case codes.NotFound:
+		return errors.New(s.Message())
 	case codes.Canceled:
 		return fmt.Errorf("interrupted")
 	case codes.Unimplemented:

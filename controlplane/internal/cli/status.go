@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -15,8 +16,8 @@ import (
 
 var statusCommand = &command{
 	name:    "status",
-	args:    "",
-	summary: "Show the fleet: a row per data plane",
+	args:    "[endpoint NAME]",
+	summary: "Show the fleet, a row per data plane, or one endpoint, a row per backend",
 	more: `
 A data plane is
   applied       it runs the desired version
@@ -24,6 +25,9 @@ A data plane is
   rejected      it has refused the desired version; it goes on with the one before
   stale         it is connected, but silent, or late to answer
   disconnected  it has vanished; forgotten after serve's --forget-after
+
+With endpoint NAME, the backends of that endpoint are shown as all data planes
+together see them.
 
 With --wait, a configuration file whose newest content was refused is a failure.`,
 	setUp: setUpStatus,
@@ -39,13 +43,19 @@ func setUpStatus(env *Env, flags *pflag.FlagSet) func(context.Context, []string)
 	r.flags(flags)
 	flags.VarP(&output, "output", "o", "for people or for scripts")
 	watch := flags.Bool("watch", false, "show it again every second until interrupted")
+	endpoints := flags.Bool("endpoints", false, "with -o json: add every endpoint in use, with its backends")
 	w.flags(flags)
 	return func(ctx context.Context, args []string) error {
+		name, err := oneEndpoint(args)
 		switch {
-		case len(args) > 0:
-			return usagef("status takes no arguments, but there is %q", args[0])
+		case err != nil:
+			return err
+		case name != "" && (*watch || w.wait || *endpoints):
+			return usagef("status endpoint NAME goes with none of --watch, --wait and --endpoints")
 		case *watch && w.wait:
 			return usagef("--watch and --wait exclude each other")
+		case *endpoints && (output != "json" || *watch || w.wait):
+			return usagef("--endpoints goes with -o json only; see also controlplane top")
 		}
 		if err := w.check(flags); err != nil {
 			return err
@@ -55,18 +65,46 @@ func setUpStatus(env *Env, flags *pflag.FlagSet) func(context.Context, []string)
 		}
 		defer r.close()
 		switch {
+		case name != "":
+			return statusOfEndpoint(ctx, env, &r, name, output)
 		case *watch:
 			return watchStatus(ctx, env, &r, output)
 		case w.wait:
 			return waitStatus(ctx, env, &r, &w, output)
 		}
-		s, err := r.status(ctx)
+		s, err := r.status(ctx, &fleetv1.StatusRequest{})
 		if err != nil {
 			return err
+		}
+		if *endpoints {
+			return printWithEndpoints(ctx, env, &r, s)
 		}
 		printStatus(env, s, output)
 		return nil
 	}
+}
+
+// oneEndpoint returns the name in "endpoint NAME", empty when there are no arguments.
+func oneEndpoint(args []string) (string, error) {
+	switch {
+	case len(args) == 0:
+		return "", nil
+	case len(args) != 2 || args[0] != "endpoint" || args[1] == "":
+		return "", usagef("what may follow status is: endpoint NAME, but there is %q", strings.Join(args, " "))
+	}
+	return args[1], nil
+}
+
+// printWithEndpoints prints the document about the fleet and every endpoint in use.
+func printWithEndpoints(ctx context.Context, env *Env, r *remote, s *fleetv1.StatusResponse) error {
+	b, err := r.backends(ctx, &fleetv1.BackendsRequest{Ask: true})
+	if err != nil {
+		return err
+	}
+	document := status.From(s)
+	document.Endpoints = status.EndpointsFrom(b)
+	_, _ = env.Stdout.Write(document.JSON())
+	return nil
 }
 
 // printStatus prints the fleet.
@@ -85,6 +123,7 @@ func printStatus(env *Env, s *fleetv1.StatusResponse, output outputFormat) {
 	if !c.GetOk() {
 		p.printf("%s\n%s\n", p.paint(red, "its newest content was refused; the revision above goes on:"), c.GetError())
 	}
+	printDraining(p, s)
 	p.printf("\n")
 	if len(s.GetDataplanes()) == 0 {
 		p.printf("No data plane has connected yet.\n")
@@ -130,7 +169,7 @@ func watchStatus(ctx context.Context, env *Env, r *remote, output outputFormat) 
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
 	for first := true; ; first = false {
-		s, err := r.status(ctx)
+		s, err := r.status(ctx, &fleetv1.StatusRequest{})
 		switch {
 		case ctx.Err() != nil:
 			return nil // interrupting is how it ends
@@ -158,7 +197,7 @@ func watchStatus(ctx context.Context, env *Env, r *remote, output outputFormat) 
 
 // waitStatus waits for the fleet and prints it, as far as it is known.
 func waitStatus(ctx context.Context, env *Env, r *remote, w *waitFlags, output outputFormat) error {
-	s, err := w.run(ctx, env, r, "", nil)
+	s, err := w.run(ctx, env, r, w.applied(""), nil)
 	if s != nil {
 		if err != nil {
 			failures(s, w.timeout) // adds the reasons

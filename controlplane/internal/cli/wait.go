@@ -52,6 +52,26 @@ func (w *waitFlags) check(f *pflag.FlagSet) error {
 	return nil
 }
 
+// goal is what is waited for.
+type goal struct {
+	// request is what is asked again and again.
+	request *fleetv1.StatusRequest
+	// judge decides by a status.
+	judge func(*fleetv1.StatusResponse) verdict
+	// late says what was still missing at the end.
+	late func(*fleetv1.StatusResponse) error
+}
+
+// applied is the goal that every data plane has applied a version, empty for whatever
+// is desired.
+func (w *waitFlags) applied(version string) goal {
+	return goal{
+		request: &fleetv1.StatusRequest{},
+		judge:   func(s *fleetv1.StatusResponse) verdict { return w.judge(s, version) },
+		late:    func(s *fleetv1.StatusResponse) error { return w.timedOut(s, version) },
+	}
+}
+
 // verdict is what a status means for whoever waits.
 type verdict struct {
 	done bool
@@ -96,7 +116,7 @@ func count(s *fleetv1.StatusResponse) map[fleetv1.DataPlaneState]int {
 	return n
 }
 
-// run asks until the fleet has converged, cannot any more, or the time is over,
+// run asks until the goal is reached, cannot be any more, or the time is over,
 // and returns the last status with the outcome. The status is nil when there
 // was no answer at all. A control plane that cannot be reached is waited for: it
 // may be starting.
@@ -104,7 +124,7 @@ func count(s *fleetv1.StatusResponse) map[fleetv1.DataPlaneState]int {
 // before is a status from before the change, nil when there is none: data planes
 // that were there then, and that the control plane does not know of because it was
 // started again, are waited for as well.
-func (w *waitFlags) run(ctx context.Context, env *Env, r *remote, version string, before *fleetv1.StatusResponse) (*fleetv1.StatusResponse, error) {
+func (w *waitFlags) run(ctx context.Context, env *Env, r *remote, g goal, before *fleetv1.StatusResponse) (*fleetv1.StatusResponse, error) {
 	limit, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
 	deadline, _ := limit.Deadline()
@@ -117,12 +137,12 @@ func (w *waitFlags) run(ctx context.Context, env *Env, r *remote, version string
 	var last *fleetv1.StatusResponse
 	var unreachable error // since the last answer
 	for {
-		s, err := r.status(limit)
+		s, err := r.status(limit, g.request)
 		switch {
 		case err == nil:
 			last, unreachable = s, nil
 			missed.observe(s)
-			if v := w.judge(s, version); v.done {
+			if v := g.judge(s); v.done {
 				return s, v.err
 			}
 			progress.show(s)
@@ -142,7 +162,7 @@ func (w *waitFlags) run(ctx context.Context, env *Env, r *remote, version string
 		case unreachable != nil:
 			return last, fmt.Errorf("timed out after %s: %w", w.timeout, unreachable)
 		}
-		return last, w.timedOut(last, version)
+		return last, g.late(last)
 	}
 }
 

@@ -91,6 +91,14 @@ type Fleet struct {
 	// live is how many of them are, and announcing that the streams are to be told.
 	live       uint32
 	announcing bool
+	// drained are the backends that are watched, sorted by URL; the slice is not
+	// changed.
+	drained []Drained
+
+	// rows is how many rows all sessions keep; crowded: some were not, for want of
+	// room.
+	rows    atomic.Int64
+	crowded atomic.Bool
 }
 
 // New returns a fleet without a desired table and without data planes.
@@ -200,6 +208,9 @@ func (f *Fleet) connect(h *routetablev1.Hello, peer string) (*session, error) {
 	}
 	s.toldLive = f.live // its first heartbeat asks
 	f.adopt(s)
+	if len(f.drained) > 0 {
+		s.ask(false)
+	}
 	f.opts.Log.Info("data plane connected", "id", s.id, "session", s.sessionID, "address", s.address,
 		"version", s.version, "revision", s.revision, "source", sourceName(s.source), "build", s.build)
 	return s, nil
@@ -214,6 +225,7 @@ func (f *Fleet) disconnect(s *session, reason string) {
 		return // it said goodbye
 	}
 	s.connected = false
+	f.discard(s)
 	s.lastContact = f.opts.Now()
 	f.count(s, false)
 	if s.flight != nil {
@@ -239,6 +251,14 @@ func (f *Fleet) remove(s *session) {
 // Sweep forgets the data planes that vanished long ago and logs, once, those
 // that have gone silent. It is to be called every few seconds.
 func (f *Fleet) Sweep() {
+	for _, s := range f.sweep() {
+		f.prune(s, f.desired.Load())
+	}
+}
+
+// sweep does what Sweep has to do with the lock held, and returns the sessions that
+// run the desired version.
+func (f *Fleet) sweep() (converged []*session) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now, desired := f.opts.Now(), f.desired.Load()
@@ -254,13 +274,18 @@ func (f *Fleet) Sweep() {
 			if f.silent(s, now) {
 				f.count(s, false)
 			}
-			stale := f.state(s, desired, now) == stateStale
+			state := f.state(s, desired, now)
+			if state == stateApplied {
+				converged = append(converged, s)
+			}
+			stale := state == stateStale
 			if stale && !s.toldStale {
 				f.opts.Log.Warn("data plane is stale", "id", s.id, "session", s.sessionID, "error", f.trouble(s, desired, now))
 			}
 			s.toldStale = stale
 		}
 	}
+	return converged
 }
 
 // errOverdue ends a stream whose data plane owes an answer that will not come.
@@ -272,6 +297,7 @@ func (f *Fleet) handle(s *session, m *routetablev1.SubscribeRequest) (done bool,
 	if err := checkReport(m); err != nil {
 		return false, err
 	}
+	f.observe(s, m.GetHeartbeat().GetBackends())
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s.lastContact = f.opts.Now()
@@ -288,6 +314,7 @@ func (f *Fleet) handle(s *session, m *routetablev1.SubscribeRequest) (done bool,
 	case *routetablev1.SubscribeRequest_Goodbye:
 		s.connected = false
 		f.count(s, false)
+		f.discard(s)
 		f.remove(s)
 		f.opts.Log.Info("data plane said goodbye", "id", s.id, "session", s.sessionID)
 		return true, nil
@@ -299,6 +326,9 @@ func (f *Fleet) handle(s *session, m *routetablev1.SubscribeRequest) (done bool,
 // applied notes what the data plane serves now, and takes it as the answer
 // about the table in flight when it is that one. f.mu is held.
 func (f *Fleet) applied(s *session, version string, revision uint64, source routetablev1.Source) {
+	if s.version != version {
+		s.toldUnder = "" // what it has told about is over
+	}
 	s.version, s.revision, s.source = version, revision, source
 	if s.parked == version {
 		s.unpark()
@@ -339,7 +369,8 @@ func (f *Fleet) rejected(s *session, r *routetablev1.Rejected) {
 func (f *Fleet) heartbeat(s *session, h *routetablev1.Heartbeat) error {
 	s.requests, s.failures = h.GetRequestsTotal(), h.GetFailuresTotal()
 	f.applied(s, h.GetState().GetVersion(), h.GetState().GetRevision(), h.GetState().GetSource())
-	s.aliveOwed = true
+	f.watched(s, h)
+	s.aliveOwed, s.lastBeat = true, f.opts.Now()
 	if s.flight != nil && f.opts.Now().Sub(s.flightSince) > overdueFactor*f.opts.ApplyDeadline {
 		return fmt.Errorf("%w: version %s", errOverdue, s.flight.Version)
 	}
@@ -352,6 +383,7 @@ type step int
 const (
 	stepWait    step = iota // nothing, until the session wakes or the table is superseded
 	stepAlive               // answer a heartbeat, or tell the number of data planes
+	stepReport              // ask for a heartbeat
 	stepCurrent             // tell that the desired table runs there already
 	stepTable               // send the desired table
 )
@@ -366,6 +398,9 @@ func (f *Fleet) next(s *session) (step, *Table) {
 	switch settled := s.flight != nil || s.parked == t.Version || s.version == t.Version && s.told == t; {
 	case (settled || s.aliveOwed) && f.owesAlive(s):
 		return stepAlive, t
+	case s.askOwed:
+		s.askOwed = false
+		return stepReport, t
 	case settled:
 		return stepWait, t
 	case s.version != t.Version:

@@ -46,6 +46,8 @@ var (
 		"Known data planes by where they stand with respect to the desired version.", []string{"state"}, nil)
 	configInfoDesc = prometheus.NewDesc("controlplane_config_info",
 		"The desired route table; always 1.", []string{"version", "revision"}, nil)
+	drainedDesc = prometheus.NewDesc("controlplane_drained_backends",
+		"Backends that get no new requests because they were drained.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -54,6 +56,7 @@ func (f *Fleet) Describe(ch chan<- *prometheus.Desc) {
 	f.metrics.convergence.Describe(ch)
 	ch <- dataplanesDesc
 	ch <- configInfoDesc
+	ch <- drainedDesc
 }
 
 // Collect implements prometheus.Collector. What is state is derived from the
@@ -65,6 +68,7 @@ func (f *Fleet) Collect(ch chan<- prometheus.Metric) {
 	for _, s := range []fleetv1.DataPlaneState{stateApplied, statePending, stateRejected, stateStale, stateDisconnected} {
 		ch <- prometheus.MustNewConstMetric(dataplanesDesc, prometheus.GaugeValue, float64(counts[s]), StateName(s))
 	}
+	ch <- prometheus.MustNewConstMetric(drainedDesc, prometheus.GaugeValue, float64(f.countDrained()))
 	if t := f.Desired(); t != nil {
 		ch <- prometheus.MustNewConstMetric(configInfoDesc, prometheus.GaugeValue, 1, t.Version, strconv.FormatUint(t.Revision, 10))
 	}

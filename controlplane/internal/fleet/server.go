@@ -220,6 +220,10 @@ func (st *stream) send() {
 			}
 		case stepAlive:
 			err = st.writeAlive()
+		case stepReport:
+			err = st.write(&routetablev1.SubscribeResponse{Message: &routetablev1.SubscribeResponse_Report{
+				Report: st.server.fleet.takeReport(st.session),
+			}})
 		case stepCurrent:
 			err = st.write(&routetablev1.SubscribeResponse{Message: &routetablev1.SubscribeResponse_Current{
 				Current: &routetablev1.Current{Version: t.Version, Revision: t.Revision},

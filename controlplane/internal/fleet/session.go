@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode"
 
+	"reverseproxy/proto/routetable"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
@@ -18,10 +19,11 @@ const (
 	maxLabelBytes = 256
 	maxProblems   = 20
 	maxProblem    = 1000
+	maxReports    = 10_000 // about backends, in one heartbeat
 )
 
 // session is one stream of one data plane, or what is left of the last one.
-// Fleet.mu guards all fields but wake, which is made once.
+// Fleet.mu guards all fields but wake, which is made once, and rows.
 type session struct {
 	id, sessionID string
 	labels        map[string]string
@@ -58,6 +60,16 @@ type session struct {
 	aliveOwed bool
 	// toldLive is the number of live data planes that it was told last.
 	toldLive uint32
+	// askOwed: it is to be asked for a heartbeat; askBackends: about backends, too.
+	askOwed, askBackends bool
+	lastBeat             time.Time
+
+	// toldOf are the requests in flight to drained backends that it has told of last,
+	// when it ran the version toldUnder; empty after it has changed to another one.
+	toldOf    map[string]uint64
+	toldUnder string
+
+	rows rows
 	// wake tells the stream's sender that there may be something to do.
 	wake chan struct{}
 }
@@ -68,6 +80,12 @@ func (s *session) poke() {
 	case s.wake <- struct{}{}:
 	default:
 	}
+}
+
+// ask has the sender ask for a heartbeat.
+func (s *session) ask(backends bool) {
+	s.askOwed, s.askBackends = true, s.askBackends || backends
+	s.poke()
 }
 
 // unpark forgets a rejection.
@@ -136,7 +154,34 @@ func checkReport(m *routetablev1.SubscribeRequest) error {
 	case *routetablev1.SubscribeRequest_Rejected:
 		return checkText("rejected: version", m.Rejected.GetVersion(), maxText)
 	case *routetablev1.SubscribeRequest_Heartbeat:
-		return checkText("heartbeat: state.version", m.Heartbeat.GetState().GetVersion(), maxText)
+		return checkHeartbeat(m.Heartbeat)
+	}
+	return nil
+}
+
+func checkHeartbeat(h *routetablev1.Heartbeat) error {
+	if err := checkText("heartbeat: state.version", h.GetState().GetVersion(), maxText); err != nil {
+		return err
+	}
+	if n := len(h.GetBackends()); n > maxReports {
+		return fmt.Errorf("heartbeat: %d backends, at most %d are allowed", n, maxReports)
+	}
+	if n := len(h.GetWatched()); n > MaxDrained {
+		return fmt.Errorf("heartbeat: %d watched backends, at most %d are allowed", n, MaxDrained)
+	}
+	for _, b := range h.GetBackends() {
+		for _, f := range []struct {
+			name, value string
+			limit       int
+		}{
+			{"heartbeat: endpoint", b.GetEndpoint(), routetable.MaxNameBytes},
+			{"heartbeat: url", b.GetUrl(), routetable.MaxURLBytes},
+			{"heartbeat: trouble", b.GetTrouble(), maxProblem},
+		} {
+			if len(f.value) > f.limit {
+				return fmt.Errorf("%s has %d bytes, at most %d are allowed", f.name, len(f.value), f.limit)
+			}
+		}
 	}
 	return nil
 }

@@ -73,18 +73,28 @@ func (f *Fleet) trouble(s *session, desired *Table, now time.Time) string {
 // DataPlanes describes every known data plane, sorted by id and then by the
 // time it connected.
 func (f *Fleet) DataPlanes() []*fleetv1.DataPlane {
-	_, list := f.Observe()
-	return list
+	return f.Observe().DataPlanes
 }
 
-// Observe returns the desired table, nil before the first Publish, together with
-// every known data plane and where it stands with respect to that very table.
-func (f *Fleet) Observe() (desired *Table, list []*fleetv1.DataPlane) {
+// View is the fleet at one moment.
+type View struct {
+	// Desired is the desired table, nil before the first Publish.
+	Desired *Table
+	// DataPlanes are all that are known, each with where it stands with respect to
+	// that very table.
+	DataPlanes []*fleetv1.DataPlane
+	// Draining are the drained backends, sorted by URL.
+	Draining []*fleetv1.DrainedBackend
+	// Unhealthy is how many backends, by URL, some data plane cannot use.
+	Unhealthy int
+}
+
+// Observe returns the fleet as it is.
+func (f *Fleet) Observe() View {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now := f.opts.Now()
-	desired = f.desired.Load()
-	list = make([]*fleetv1.DataPlane, 0, len(f.sessions))
+	now, desired := f.opts.Now(), f.desired.Load()
+	list := make([]*fleetv1.DataPlane, 0, len(f.sessions))
 	for _, id := range slices.Sorted(maps.Keys(f.sessions)) {
 		live := f.visible(id)
 		for _, s := range live {
@@ -95,7 +105,7 @@ func (f *Fleet) Observe() (desired *Table, list []*fleetv1.DataPlane) {
 			list = append(list, d)
 		}
 	}
-	return desired, list
+	return View{Desired: desired, DataPlanes: list, Draining: f.draining(desired, now), Unhealthy: f.unhealthy(desired)}
 }
 
 // visible returns the sessions of an id that stand for data planes of their

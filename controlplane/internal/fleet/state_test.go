@@ -62,6 +62,7 @@ func TestMetricsAreCleanAndTellTheState(t *testing.T) {
 		`controlplane_dataplanes{state="stale"}`:                                0,
 		`controlplane_dataplanes{state="disconnected"}`:                         0,
 		`controlplane_config_info{revision="1",version="` + want.Version + `"}`: 1,
+		`controlplane_drained_backends`:                                         0,
 		`controlplane_pushes_total{result="applied"}`:                           1,
 		`controlplane_pushes_total{result="rejected"}`:                          0,
 		`controlplane_pushes_total{result="abandoned"}`:                         0,

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"compress/gzip"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -35,6 +37,7 @@ type Table struct {
 	// Proto is the content. Nobody changes it.
 	Proto *routetablev1.RouteTable
 
+	backends   int // in all pools
 	frames     []*frame
 	payload    payload
 	superseded chan struct{}
@@ -43,6 +46,29 @@ type Table struct {
 // Superseded is closed as soon as a newer table, or the same one with a higher
 // revision, is the desired one.
 func (t *Table) Superseded() <-chan struct{} { return t.superseded }
+
+// endpoint returns the endpoint with a name, nil when there is none.
+func (t *Table) endpoint(name string) *routetablev1.Endpoint {
+	i, found := slices.BinarySearchFunc(t.Proto.GetEndpoints(), name, func(e *routetablev1.Endpoint, name string) int {
+		return strings.Compare(e.GetName(), name)
+	})
+	if !found {
+		return nil
+	}
+	return t.Proto.GetEndpoints()[i]
+}
+
+// backend returns the key of a backend, with strings of the table itself, and
+// whether the table has it.
+func (t *Table) backend(key backendKey) (own backendKey, found bool) {
+	e := t.endpoint(key.endpoint)
+	for _, b := range e.GetPool() {
+		if b.GetUrl() == key.url {
+			return backendKey{e.GetName(), b.GetUrl()}, true
+		}
+	}
+	return key, false
+}
 
 // payload is the encoded content, shared by all revisions of one version.
 type payload struct {
@@ -67,7 +93,12 @@ func newTable(rt *routetablev1.RouteTable, version string, accepted time.Time) (
 	if err := zip.Close(); err != nil {
 		return nil, fmt.Errorf("compress route table: %w", err)
 	}
+	backends := 0
+	for _, e := range rt.GetEndpoints() {
+		backends += len(e.GetPool())
+	}
 	return &Table{
+		backends: backends,
 		Version:  version,
 		Accepted: accepted,
 		Proto:    rt,

@@ -39,8 +39,11 @@ const shownProblems = 20
 type Options struct {
 	// Interval between two looks at the file; DefaultInterval when zero.
 	Interval time.Duration
-	// StateFile keeps the revision over restarts; empty: it is not kept.
-	StateFile string
+	// StateFile keeps the revision over restarts, DrainsFile the drained backends;
+	// empty: they are not kept.
+	StateFile, DrainsFile string
+	// Drained are the backends that were drained in the last run.
+	Drained []string
 	// Log is required.
 	Log *slog.Logger
 	// Now is the clock; time.Now when nil.
@@ -64,6 +67,10 @@ type Loader struct {
 	// has failed and was logged.
 	kept       record
 	keepFailed bool
+	// content is the running configuration as in the file; drained are the backends,
+	// by URL, that get no requests whatever it says.
+	content *routetablev1.RouteTable
+	drained map[string]bool
 
 	// last is the outcome of the newest load.
 	last atomic.Pointer[outcome]
@@ -87,7 +94,7 @@ func New(file *source.File, f *fleet.Fleet, opts Options) *Loader {
 		opts.Now = time.Now
 	}
 	l := &Loader{
-		opts: opts, fleet: f, run: rand.Text(), file: file, turn: make(chan struct{}, 1),
+		opts: opts, fleet: f, run: rand.Text(), file: file, turn: make(chan struct{}, 1), drained: map[string]bool{},
 		loads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "controlplane_config_loads_total",
 			Help: "Configurations read or applied, by result: ok or error.",
@@ -96,6 +103,9 @@ func New(file *source.File, f *fleet.Fleet, opts Options) *Loader {
 			Name: "controlplane_config_last_load_successful",
 			Help: "Whether the newest content of the configuration is the running one.",
 		}),
+	}
+	for _, url := range opts.Drained {
+		l.drained[url] = true
 	}
 	l.last.Store(&outcome{})
 	for _, result := range []string{"ok", "error"} {
@@ -220,9 +230,15 @@ func (l *Loader) check(name string, data []byte, force bool) (*routetablev1.Rout
 
 // publish makes a checked table the desired one and notes the success.
 func (l *Loader) publish(rt *routetablev1.RouteTable) (*fleet.Table, bool, error) {
-	t, changed, err := l.fleet.Publish(rt)
+	effective := compile.Drain(rt, l.drained)
+	t, changed, err := l.fleet.Publish(effective)
 	if err != nil {
 		return nil, false, err
+	}
+	l.content = rt
+	l.tellDrained()
+	if emptied := compile.Emptied(rt, effective); len(emptied) > 0 {
+		l.opts.Log.Warn("drained backends leave endpoints without any", "endpoints", namesOf(emptied))
 	}
 	defer l.keepRevision()
 	l.loads.WithLabelValues("ok").Inc()
@@ -334,7 +350,8 @@ func (l *Loader) CatchUp(ctx context.Context, most time.Duration) bool {
 // Status describes the desired configuration and the whole fleet.
 func (l *Loader) Status() *fleetv1.StatusResponse {
 	last := l.last.Load()
-	t, list := l.fleet.Observe()
+	view := l.fleet.Observe()
+	t := view.Desired
 	return &fleetv1.StatusResponse{
 		RunId:    l.run,
 		Version:  t.Version,
@@ -346,7 +363,9 @@ func (l *Loader) Status() *fleetv1.StatusResponse {
 			LoadedAt:  timestamppb.New(last.accepted),
 			Endpoints: uint32(len(t.Proto.GetEndpoints())),
 		},
-		Dataplanes: list,
+		Dataplanes:        view.DataPlanes,
+		Draining:          view.Draining,
+		UnhealthyBackends: uint32(view.Unhealthy),
 	}
 }
 

@@ -18,6 +18,9 @@ import (
 // noticed.
 const catchUp = time.Second
 
+// reportTime is how long an answer may wait for data planes that were asked to report.
+const reportTime = 500 * time.Millisecond
+
 // Service is what the command line asks of a running control plane.
 type Service struct {
 	fleetv1.UnimplementedFleetServiceServer
@@ -33,7 +36,10 @@ func NewService(l *Loader, f *fleet.Fleet, log *slog.Logger) *Service {
 
 // Status implements fleetv1.FleetServiceServer. A change of the file that has
 // been saved already is taken into account, or said to be on its way.
-func (s *Service) Status(ctx context.Context, _ *fleetv1.StatusRequest) (*fleetv1.StatusResponse, error) {
+func (s *Service) Status(ctx context.Context, r *fleetv1.StatusRequest) (*fleetv1.StatusResponse, error) {
+	if r.GetAsk() {
+		s.fleet.Ask(false)
+	}
 	caughtUp := s.loader.CatchUp(ctx, catchUp)
 	answer := s.loader.Status()
 	answer.Config.Changing = !caughtUp
@@ -57,6 +63,53 @@ func (s *Service) Apply(ctx context.Context, r *fleetv1.ApplyRequest) (*fleetv1.
 		return &fleetv1.ApplyResponse{Problems: problems}, nil
 	}
 	return &fleetv1.ApplyResponse{Version: t.Version, Revision: t.Revision, Changed: changed}, nil
+}
+
+// Backends implements fleetv1.FleetServiceServer.
+func (s *Service) Backends(ctx context.Context, r *fleetv1.BackendsRequest) (*fleetv1.BackendsResponse, error) {
+	if r.GetAsk() {
+		s.ask(ctx)
+	}
+	answer := s.fleet.Backends(r.GetEndpoint(), int(r.GetLimit()))
+	if answer == nil {
+		return nil, status.Error(codes.NotFound, NoEndpoint(r.GetEndpoint(), s.fleet.Desired().Proto))
+	}
+	return answer, nil
+}
+
+// ask has the data planes report and gives them a moment to answer.
+func (s *Service) ask(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, reportTime)
+	defer cancel()
+	since := s.fleet.Ask(true)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !s.fleet.Answered(since) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Drain implements fleetv1.FleetServiceServer.
+func (s *Service) Drain(ctx context.Context, r *fleetv1.DrainRequest) (*fleetv1.DrainResponse, error) {
+	s.log.Info("drain requested", "backend", r.GetUrl(), "undrain", r.GetUndrain(), "force", r.GetForce())
+	o, err := s.loader.Drain(ctx, r.GetUrl(), r.GetUndrain(), r.GetForce())
+	var refused *DrainError
+	switch {
+	case errors.As(err, &refused) && refused.Unknown:
+		return nil, status.Error(codes.NotFound, refused.Error())
+	case ctx.Err() != nil && err != nil:
+		return nil, status.FromContextError(ctx.Err()).Err()
+	case err != nil:
+		s.log.Error("drain failed", "backend", r.GetUrl(), "error", err)
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	return &fleetv1.DrainResponse{
+		Version: o.Table.Version, Revision: o.Table.Revision, Changed: o.Changed, Kept: o.Kept, Endpoints: uint32(o.Endpoints),
+	}, nil
 }
 
 // Explain implements fleetv1.FleetServiceServer.

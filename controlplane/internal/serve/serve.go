@@ -38,7 +38,8 @@ type Options struct {
 	Listen, Admin string
 	// Insecure lets plaintext gRPC be served beyond this machine.
 	Insecure bool
-	// StateDir keeps the revision over restarts; empty: it is not kept.
+	// StateDir keeps the revision and the drained backends over restarts; empty: they
+	// are not kept.
 	StateDir string
 	// ApplyDeadline and ForgetAfter are described in fleet.Options; zero is the
 	// default.
@@ -118,8 +119,7 @@ func Run(ctx context.Context, o Options) error {
 	routetablev1.RegisterRouteTableServiceServer(grpcServer, streams)
 	fleetv1.RegisterFleetServiceServer(grpcServer, reconcile.NewService(loader, f, o.Log))
 	var ready atomic.Bool
-	adminServer := admin.NewServer(registry(f, loader, o.Build),
-		func() status.Status { return status.From(loader.Status()) }, ready.Load, o.Log)
+	adminServer := admin.NewServer(registry(f, loader, o.Build), shown{f, loader}, ready.Load, o.Log)
 
 	// The first server to fail ends the others.
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -153,24 +153,46 @@ func Run(ctx context.Context, o Options) error {
 // load makes the fleet and publishes the first configuration.
 func load(o Options) (*fleet.Fleet, *reconcile.Loader, error) {
 	settings := fleet.Options{ApplyDeadline: o.ApplyDeadline, ForgetAfter: o.ForgetAfter, Log: o.Log}
-	var stateFile string
+	following := reconcile.Options{Interval: o.Interval, Log: o.Log}
 	if o.StateDir != "" {
 		if err := os.MkdirAll(o.StateDir, 0o755); err != nil {
 			return nil, nil, fmt.Errorf("state directory: %w", err)
 		}
-		stateFile = filepath.Join(o.StateDir, reconcile.StateFileName)
+		following.StateFile = filepath.Join(o.StateDir, reconcile.StateFileName)
+		following.DrainsFile = filepath.Join(o.StateDir, reconcile.DrainsFileName)
 		var err error
-		settings.Version, settings.Revision, err = reconcile.ReadRevision(stateFile)
+		settings.Version, settings.Revision, err = reconcile.ReadRevision(following.StateFile)
 		if err != nil {
 			o.Log.Warn("revision of the last run is not known; counting starts again", "error", err)
 		}
+		if following.Drained, err = reconcile.ReadDrains(following.DrainsFile); err != nil {
+			return nil, nil, fmt.Errorf("drained backends: %w", err)
+		}
 	}
 	f := fleet.New(settings)
-	loader := reconcile.New(source.New(o.Config), f, reconcile.Options{Interval: o.Interval, StateFile: stateFile, Log: o.Log})
+	loader := reconcile.New(source.New(o.Config), f, following)
 	if err := loader.Start(); err != nil {
 		return nil, nil, &InvalidConfigError{err}
 	}
 	return f, loader, nil
+}
+
+// shown is what the admin server shows.
+type shown struct {
+	fleet  *fleet.Fleet
+	loader *reconcile.Loader
+}
+
+// Status implements admin.Fleet.
+func (s shown) Status() status.Status { return status.From(s.loader.Status()) }
+
+// Endpoints implements admin.Fleet.
+func (s shown) Endpoints(name string) ([]status.Endpoint, error) {
+	b := s.fleet.Backends(name, 0)
+	if b == nil {
+		return nil, errors.New(reconcile.NoEndpoint(name, s.fleet.Desired().Proto))
+	}
+	return status.EndpointsFrom(b), nil
 }
 
 // registry collects all metrics.

@@ -5,7 +5,6 @@ package status
 
 import (
 	"encoding/json"
-	"math"
 	"time"
 
 	"reverseproxy/controlplane/internal/fleet"
@@ -18,6 +17,11 @@ type Status struct {
 	Revision   uint64      `json:"revision"`
 	Config     Config      `json:"config"`
 	DataPlanes []DataPlane `json:"dataplanes"` // never null
+	Draining   []Drained   `json:"draining"`   // never null
+	// UnhealthyBackends is how many backends some data plane cannot use.
+	UnhealthyBackends int `json:"unhealthyBackends"`
+	// Endpoints are there when they are asked for.
+	Endpoints []Endpoint `json:"endpoints,omitempty"`
 }
 
 // Config is the state of the watched file.
@@ -45,6 +49,20 @@ type DataPlane struct {
 	Error              string            `json:"error"`
 }
 
+// Drained is a backend that was drained.
+type Drained struct {
+	URL string `json:"url"`
+	// InFile is whether a pool of the file has it.
+	InFile bool `json:"inFile"`
+	// InFlight is as far as the data planes have told, DataPlanes how many of them
+	// have such requests.
+	InFlight   uint64 `json:"inFlight"`
+	DataPlanes int    `json:"dataplanes"`
+	// Unsettled are the ids of the data planes that may still have requests in
+	// flight to it; never null.
+	Unsettled []string `json:"unsettled"`
+}
+
 // From converts the answer of the control plane.
 func From(r *fleetv1.StatusResponse) Status {
 	s := Status{
@@ -53,7 +71,18 @@ func From(r *fleetv1.StatusResponse) Status {
 			File: r.GetConfig().GetFile(), LastLoad: "ok", Error: r.GetConfig().GetError(),
 			LoadedAt: r.GetConfig().GetLoadedAt().AsTime().UTC(),
 		},
-		DataPlanes: make([]DataPlane, 0, len(r.GetDataplanes())),
+		DataPlanes:        make([]DataPlane, 0, len(r.GetDataplanes())),
+		Draining:          make([]Drained, 0, len(r.GetDraining())),
+		UnhealthyBackends: int(r.GetUnhealthyBackends()),
+	}
+	for _, d := range r.GetDraining() {
+		unsettled := make([]string, 0, len(d.GetHolders()))
+		for _, h := range d.GetHolders() {
+			unsettled = append(unsettled, h.GetId())
+		}
+		s.Draining = append(s.Draining, Drained{
+			URL: d.GetUrl(), InFile: d.GetConfigured(), InFlight: d.GetInFlight(), DataPlanes: int(d.GetDataPlanes()), Unsettled: unsettled,
+		})
 	}
 	if !r.GetConfig().GetOk() {
 		s.Config.LastLoad = "error"
@@ -66,7 +95,7 @@ func From(r *fleetv1.StatusResponse) Status {
 		s.DataPlanes = append(s.DataPlanes, DataPlane{
 			ID: d.GetId(), Address: d.GetAddress(), Labels: labels, State: fleet.StateName(d.GetState()),
 			Version: d.GetVersion(), Revision: d.GetRevision(), Source: d.GetSource(),
-			LastContactSeconds: math.Round(d.GetLastContactSeconds()*1000) / 1000,
+			LastContactSeconds: rounded(d.GetLastContactSeconds()),
 			RequestsTotal:      d.GetRequestsTotal(), Error: d.GetError(),
 		})
 	}
@@ -74,8 +103,10 @@ func From(r *fleetv1.StatusResponse) Status {
 }
 
 // JSON returns the document, indented for people, with a line break at the end.
-func (s Status) JSON() []byte {
-	data, err := json.MarshalIndent(s, "", "  ")
+func (s Status) JSON() []byte { return document(s) }
+
+func document(v any) []byte {
+	data, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		panic("status: strings, numbers and finite floats always marshal: " + err.Error())
 	}

@@ -24,8 +24,24 @@ type DataPlane struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
-	mu     sync.Mutex
-	tables []*routetablev1.RouteTable
+	mu       sync.Mutex
+	tables   []*routetablev1.RouteTable
+	backends []*routetablev1.BackendReport
+	inFlight map[string]uint64
+}
+
+// Tell sets what it reports about backends whenever it is asked.
+func (d *DataPlane) Tell(backends ...*routetablev1.BackendReport) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.backends = backends
+}
+
+// SetInFlight sets the requests in flight to a backend that it tells when it is asked.
+func (d *DataPlane) SetInFlight(url string, n uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.inFlight[url] = n
 }
 
 // Decide says why a table is rejected, with no reasons that it is applied.
@@ -43,7 +59,7 @@ func Start(t *testing.T, server, id string, state *routetablev1.State, decide De
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	d := &DataPlane{cancel: cancel}
+	d := &DataPlane{cancel: cancel, inFlight: map[string]uint64{}}
 	stream, err := routetablev1.NewRouteTableServiceClient(conn).Subscribe(ctx)
 	if err != nil {
 		cancel()
@@ -56,7 +72,7 @@ func Start(t *testing.T, server, id string, state *routetablev1.State, decide De
 	}
 	d.done.Go(func() {
 		defer conn.Close()
-		d.follow(stream, decide)
+		d.follow(stream, state, decide)
 	})
 	t.Cleanup(d.Stop)
 	return d
@@ -76,11 +92,14 @@ func (d *DataPlane) Tables() []*routetablev1.RouteTable {
 }
 
 // follow answers until the stream ends.
-func (d *DataPlane) follow(stream routetablev1.RouteTableService_SubscribeClient, decide Decide) {
+func (d *DataPlane) follow(stream routetablev1.RouteTableService_SubscribeClient, state *routetablev1.State, decide Decide) {
 	var data []byte
 	for {
 		m, err := stream.Recv()
 		if err != nil {
+			return
+		}
+		if r := m.GetReport(); r != nil && stream.Send(d.report(state, r)) != nil {
 			return
 		}
 		c := m.GetChunk()
@@ -94,10 +113,28 @@ func (d *DataPlane) follow(stream routetablev1.RouteTableService_SubscribeClient
 		if c.GetIndex()+1 < c.GetCount() {
 			continue
 		}
-		if stream.Send(d.answer(c, data, decide)) != nil {
+		answer := d.answer(c, data, decide)
+		if a := answer.GetApplied(); a != nil {
+			state = &routetablev1.State{Version: a.GetVersion(), Revision: a.GetRevision(), Source: routetablev1.Source_SOURCE_STREAM}
+		}
+		if stream.Send(answer) != nil {
 			return
 		}
 	}
+}
+
+// report is the heartbeat that was asked for.
+func (d *DataPlane) report(state *routetablev1.State, r *routetablev1.Report) *routetablev1.SubscribeRequest {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h := &routetablev1.Heartbeat{State: state}
+	for _, url := range r.GetWatch() {
+		h.Watched = append(h.Watched, &routetablev1.InFlight{Url: url, Requests: d.inFlight[url]})
+	}
+	if r.GetBackends() {
+		h.Backends = d.backends
+	}
+	return &routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Heartbeat{Heartbeat: h}}
 }
 
 // answer decides about a whole table.
