@@ -279,11 +279,14 @@ func TestSplicedBody(t *testing.T) {
 			w.data(o, p[:n])
 			p = p[n:]
 		}
-		w.data(o, okay)
+		w.connect(w.dialled[1])
+		w.data(w.dialled[1], okay)
 		if got := undated(c.take()); got != headSent+response[len(response)-size:]+okaySent {
 			t.Errorf("%d bytes", len(got))
 		}
-		if o.splice != 0 || len(w.dialled) != 1 {
+		w.data(w.accept(), get)
+		w.data(w.accept(), get)
+		if o.splice != 0 || len(w.dialled) != 2 {
 			t.Error("the backend's connection was not used again")
 		}
 	})

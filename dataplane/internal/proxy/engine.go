@@ -83,7 +83,10 @@ type Engine struct {
 	// reading is the connection whose requests are being worked through: when one
 	// of them is answered at once, the next is taken there and not in finish.
 	reading *Conn
-	serial  uint64 // of the last exchange
+	// receiving is the connection of which a response is being worked through. There
+	// may be more in it than was shown, so the request that comes next takes another.
+	receiving *Conn
+	serial     uint64 // of the last exchange
 	share   uint8  // of the last client connection
 
 	// Scratch space of one callback.
@@ -153,9 +156,13 @@ func (e *Engine) Data(c *Conn, p []byte) {
 	case linger:
 		e.lingering(c)
 	case waiting:
+		e.receiving = c
 		e.responseHead(c, p)
+		e.receiving = nil
 	case relaying:
+		e.receiving = c
 		e.responseBody(c, p)
+		e.receiving = nil
 	case resting:
 		// RFC 9112 section 9.2: nobody asked for anything; what it belongs to
 		// can only be guessed, and a guess would answer the next request.
@@ -307,7 +314,7 @@ func (e *Engine) CloseIdle(c *Conn, since int64) bool {
 
 // Abandon gives up c, and what depends on it, after a callback for it panicked.
 func (e *Engine) Abandon(c *Conn) {
-	e.reading = nil
+	e.reading, e.receiving = nil, nil
 	switch c.state {
 	case closed:
 		return

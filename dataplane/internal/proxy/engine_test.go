@@ -83,7 +83,7 @@ func play(t *testing.T, s scenario, cut func(n int) int) {
 	var toOrigin string
 	var toClient strings.Builder
 	input := s.client
-	requests := 0
+	requests, connected := 0, 0
 	type stream struct {
 		end  *end
 		left string
@@ -100,12 +100,15 @@ func play(t *testing.T, s scenario, cut func(n int) int) {
 			input = input[n:]
 			progress = true
 		}
-		for _, e := range w.dialled {
-			w.connect(e)
-			origin.end = e
+		for ; connected < len(w.dialled); connected++ {
+			w.connect(w.dialled[connected])
 			progress = true
 		}
-		w.dialled = w.dialled[:0]
+		for _, e := range w.dialled {
+			if len(e.sent) > 0 && !e.closed {
+				origin.end = e
+			}
+		}
 		if e := origin.end; e != nil && !e.closed {
 			toOrigin += e.take()
 			// A response is due when a whole request more than before is there.
@@ -287,6 +290,33 @@ func TestPipelinedFlood(t *testing.T) {
 	}
 	if n, _ := w.totals(); n != uint64(sent) || c.paused {
 		t.Errorf("%d answered of %d", n, sent)
+	}
+}
+
+// TestBytesBehindAResponse: a driver shows what it has read, and there may be more.
+// It is not taken for the response to the next request of the same client.
+func TestBytesBehindAResponse(t *testing.T) {
+	for _, splices := range []bool{false, true} {
+		body := strings.Repeat("x", 1<<20)
+		response := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", len(body))
+		w := newWorld(t, anything())
+		w.splices = splices
+		c := w.accept()
+		w.data(c, get+get)
+		first := w.dialled[0]
+		w.connect(first)
+		w.data(first, response)
+		w.data(first, body)
+		if len(w.dialled) != 2 {
+			t.Fatalf("%d connections for two requests", len(w.dialled))
+		}
+		w.data(first, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
+		second := w.dialled[1]
+		w.connect(second)
+		w.data(second, okay)
+		if got := string(c.sent); strings.Contains(got, "forged") || !strings.HasSuffix(got, "ok") || !first.closed {
+			t.Errorf("got ...%q, closed %v", got[max(0, len(got)-200):], first.closed)
+		}
 	}
 }
 

@@ -34,10 +34,16 @@ type idleList struct {
 // takeIdle returns an idle connection to s, ready for a request, or nil.
 func (e *Engine) takeIdle(s *backend.State, replay bool) *Conn {
 	l := e.idle[s]
-	if l == nil || l.newest == nil {
+	if l == nil {
 		return nil
 	}
 	b := l.newest
+	if b != nil && b == e.receiving {
+		b = b.next
+	}
+	if b == nil {
+		return nil
+	}
 	if !replay && (e.now-b.rested > int64(unsafeRest) || e.now < l.mistrusted) {
 		return nil
 	}

@@ -321,7 +321,8 @@ func TestLogCommon(t *testing.T) {
 	w.data(c, get+get+"HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n"+"GET /../ HTTP/1.1\r\nHost: a\r\n\r\n")
 	w.connect(w.dialled[0])
 	w.data(w.dialled[0], interims+okay)
-	w.data(w.dialled[0], "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nwxyz\r\n0\r\n\r\n")
+	w.connect(w.dialled[1])
+	w.data(w.dialled[1], "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nwxyz\r\n0\r\n\r\n")
 	w.data(w.dialled[0], "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n")
 	const start = "192.0.2.1 - - [06/Nov/1994:08:49:37 +0000] "
 	want := start + "\"GET /x HTTP/1.1\" 200 2\n" + start + "\"GET /x HTTP/1.1\" 200 14\n" +

@@ -159,7 +159,9 @@ func (e *Engine) Spliced(b *Conn, n int64) {
 	b.body.Skip(n)
 	c.x.out += uint64(n)
 	if b.body.Done() {
+		e.receiving = b
 		e.finish(c)
+		e.receiving = nil
 		return
 	}
 	e.arm(c)
