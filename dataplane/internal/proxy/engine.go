@@ -86,8 +86,8 @@ type Engine struct {
 	// receiving is the connection of which a response is being worked through. There
 	// may be more in it than was shown, so the request that comes next takes another.
 	receiving *Conn
-	serial     uint64 // of the last exchange
-	share   uint8  // of the last client connection
+	serial    uint64 // of the last exchange
+	share     uint8  // of the last client connection
 
 	// Scratch space of one callback.
 	req                 http1.Request

@@ -127,7 +127,6 @@ func (d *driverOf) close(c *conn) {
 		closeFD(c.fd)
 	}
 	if o := c.Origin(); o != nil {
-		l.clients--
 		l.load.Add(-1)
 		l.loops.Gone(o)
 	}
@@ -135,7 +134,13 @@ func (d *driverOf) close(c *conn) {
 }
 
 // Pause implements proxy.Driver.
-func (d *driverOf) Pause(pc *proxy.Conn) { pc.Handle.(*conn).paused = true }
+func (d *driverOf) Pause(pc *proxy.Conn) {
+	c := pc.Handle.(*conn)
+	c.paused = true
+	if c.broken != 0 {
+		d.loop().look(c) // reading would have told
+	}
+}
 
 // Resume implements proxy.Driver.
 func (d *driverOf) Resume(pc *proxy.Conn) {

@@ -45,7 +45,6 @@ type eventLoop struct {
 	conns      []*conn
 	sockets    []*listener
 	generation uint32 // of the last connection; 0 is no connection's
-	clients    int    // connections from clients
 	sweep      int    // where closeIdle goes on
 
 	buf    []byte
@@ -208,6 +207,7 @@ func (l *eventLoop) await(n int, errno syscall.Errno) {
 func (l *eventLoop) event(ev *unix.EpollEvent) {
 	fd, generation := ev.Fd, uint32(ev.Pad)
 	if generation == 0 {
+		l.current = nil
 		if int(fd) < len(l.sockets) && l.sockets[fd] != nil {
 			l.accept(l.sockets[fd])
 		}
