@@ -10,6 +10,9 @@ import (
 // table given is not changed; what needs no change is shared with it.
 func Drain(t *routetablev1.RouteTable, drained map[string]bool) *routetablev1.RouteTable {
 	out := t
+	if len(drained) == 0 {
+		return out
+	}
 	for i, e := range t.GetEndpoints() {
 		if !concerned(e, drained) {
 			continue
