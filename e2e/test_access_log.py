@@ -12,7 +12,7 @@ from e2e.harness import Client, DataPlane, Load, Scenario, eventually, exchange,
 
 KEYS = [
     "time", "client", "method", "host", "target", "protocol", "status", "bytesIn", "bytesOut", "durationSeconds",
-    "backendSeconds", "endpoint", "backend", "byProxy", "error", "requestId", "version", "referer", "userAgent",
+    "backendSeconds", "endpoint", "backend", "attempts", "byProxy", "error", "requestId", "version", "referer", "userAgent",
 ]  # fmt: skip
 COMBINED = re.compile(
     r'(?P<client>\S+) - - \[(?P<time>[^\]]+)\] "(?P<request>(?:[^"\\]|\\x[0-9A-F]{2})*)" (?P<status>\d{3}) (?P<bytes>\d+)'

@@ -168,6 +168,7 @@ func (v *validation) endpoint(number int, e *routetablev1.Endpoint) {
 	v.timeouts(w, e.GetTimeouts())
 	v.loadBalancing(w, e.GetLoadBalancing())
 	v.admission(w, e)
+	v.retry(w, e.GetRetry())
 }
 
 // sorted checks each string of a list, and that they ascend.

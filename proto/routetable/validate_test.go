@@ -34,6 +34,7 @@ func TestValidateAccepts(t *testing.T) {
 		"non-ASCII header value":   func(t *routetablev1.RouteTable) { t.Endpoints[1].Headers[0].Value = "grün" },
 		"escaped path":             func(t *routetablev1.RouteTable) { t.Endpoints[1].Path = exact("/%2F//%E2%82%AC") },
 		"longest timeouts":         func(t *routetablev1.RouteTable) { t.Endpoints[1].Timeouts.Idle = durationpb.New(24 * time.Hour) },
+		"retry":                    func(t *routetablev1.RouteTable) { t.Endpoints[1].Retry = retry(10, 1, 2, 3, 4, 5, 6) },
 		"a request timeout":        func(t *routetablev1.RouteTable) { t.Endpoints[1].Timeouts.Request = durationpb.New(time.Minute) },
 		"a policy":                 func(t *routetablev1.RouteTable) { t.Endpoints[1].LoadBalancing = balancing(2, nil) },
 		"a policy with a key":      func(t *routetablev1.RouteTable) { t.Endpoints[1].LoadBalancing = balancing(3, key(3, "SESSION")) },
@@ -59,6 +60,10 @@ func TestValidateAccepts(t *testing.T) {
 
 func exact(path string) *routetablev1.Endpoint_Exact {
 	return &routetablev1.Endpoint_Exact{Exact: path}
+}
+
+func retry(attempts uint32, on ...routetablev1.RetryOn) *routetablev1.Retry {
+	return &routetablev1.Retry{Attempts: attempts, On: on, BudgetPercent: 20}
 }
 
 func prefix(path string) *routetablev1.Endpoint_Prefix {
@@ -173,6 +178,16 @@ func TestValidateRefuses(t *testing.T) {
 		{"zero timeout", of(func(e *endpoint) { e.Timeouts.Response = durationpb.New(0) }), "endpoints[1].timeouts.response: 0s"},
 		{"negative timeout", of(func(e *endpoint) { e.Timeouts.Idle = durationpb.New(-1) }), "endpoints[1].timeouts.idle: has -1 nanoseconds"},
 		{"long timeout", of(func(e *endpoint) { e.Timeouts.Idle.Seconds = 1 << 50 }), "endpoints[1].timeouts.idle: "},
+		{"retry: one attempt", of(func(e *endpoint) { e.Retry = retry(1, 1); e.Retry.BudgetPercent = 1 }), "endpoints[1].retry.attempts: 1 is out of range; it must be 2 to 10"},
+		{"retry: many attempts", of(func(e *endpoint) { e.Retry = retry(11, 1) }), "endpoints[1].retry.attempts: 11"},
+		{"retry: on nothing", of(func(e *endpoint) { e.Retry = retry(2) }), "endpoints[1].retry.on: is empty"},
+		{"retry: on something new", of(func(e *endpoint) { e.Retry = retry(2, 1, 7) }), "endpoints[1].retry.on[1]: 7 is not known"},
+		{"retry: on what is not set", of(func(e *endpoint) { e.Retry = retry(2, 0, 1) }), "endpoints[1].retry.on[0]: 0 is not known"},
+		{"retry: not sorted", of(func(e *endpoint) { e.Retry = retry(2, 2, 1) }), "endpoints[1].retry.on[1]: 1 does not come after 2"},
+		{"retry: twice", of(func(e *endpoint) { e.Retry = retry(2, 2, 2) }), "endpoints[1].retry.on[1]: 2 does not come after 2"},
+		{"retry: no time for an attempt", of(func(e *endpoint) { e.Retry = retry(2, 1); e.Retry.PerTryTimeout = durationpb.New(0) }), "endpoints[1].retry.per_try_timeout: 0s"},
+		{"retry: no budget", of(func(e *endpoint) { e.Retry = retry(2, 1); e.Retry.BudgetPercent = 0 }), "endpoints[1].retry.budget_percent: 0 is out of range"},
+		{"retry: a large budget", of(func(e *endpoint) { e.Retry = retry(2, 1); e.Retry.BudgetPercent = 101 }), "endpoints[1].retry.budget_percent: 101"},
 		{"zero request timeout", of(func(e *endpoint) { e.Timeouts.Request = durationpb.New(0) }), "endpoints[1].timeouts.request: 0s"},
 		{"split timeout", of(func(e *endpoint) { e.Timeouts.Idle = &durationpb.Duration{Nanos: 1e9} }), "endpoints[1].timeouts.idle: has 1000000000 nano"},
 	}

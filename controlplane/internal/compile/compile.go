@@ -48,9 +48,9 @@ func Compile(c *config.Config) (*routetablev1.RouteTable, error) {
 			Path: l.Path, Format: logFormats[l.Format], SamplePerMillion: l.SamplePerMillion,
 		}
 	}
-	timeouts := timeoutsCache{}
+	timeouts, retries := timeoutsCache{}, newRetries(c.Defaults.Retry)
 	for i := range c.Endpoints {
-		t.Endpoints = append(t.Endpoints, endpoint(&c.Endpoints[i], &c.Defaults, timeouts))
+		t.Endpoints = append(t.Endpoints, endpoint(&c.Endpoints[i], &c.Defaults, timeouts, retries))
 	}
 	slices.SortFunc(t.Endpoints, func(a, b *routetablev1.Endpoint) int { return strings.Compare(a.GetName(), b.GetName()) })
 	if err := routetable.Validate(t); err != nil {
@@ -65,7 +65,7 @@ var logFormats = map[string]routetablev1.AccessLogFormat{
 	"combined": routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_COMBINED,
 }
 
-func endpoint(e *config.Endpoint, defaults *config.Defaults, timeouts timeoutsCache) *routetablev1.Endpoint {
+func endpoint(e *config.Endpoint, defaults *config.Defaults, timeouts timeoutsCache, retries *retries) *routetablev1.Endpoint {
 	out := e.Conditions()
 	out.Name = e.Name
 	out.Timeouts = timeouts.get(resolve(e.Timeouts, defaults.Timeouts))
@@ -76,6 +76,7 @@ func endpoint(e *config.Endpoint, defaults *config.Defaults, timeouts timeoutsCa
 	out.ReplaceHost = !preserve
 	out.RateLimit = rateLimit(e, defaults)
 	balance(out, e, defaults)
+	out.Retry = retries.get(&e.Retry)
 	// One allocation for the pool, as there are many.
 	backends := make([]routetablev1.Backend, len(e.Pool))
 	out.Pool = make([]*routetablev1.Backend, len(e.Pool))

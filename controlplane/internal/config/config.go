@@ -10,6 +10,7 @@
 package config
 
 import (
+	"slices"
 	"time"
 
 	"reverseproxy/proto/routetable"
@@ -51,9 +52,10 @@ type Defaults struct {
 	// Panic is UseAll or Refuse: what happens when no backend is healthy.
 	Panic         string
 	LoadBalancing LoadBalancing
+	Retry         Retry
 }
 
-// Unlimited is the Timeouts.Request that is none.
+// Unlimited is the Timeouts.Request, or Retry.PerTryTimeout, that is none.
 const Unlimited time.Duration = -1
 
 // Timeouts bound the exchange with a backend. Zero means "as in Defaults"; in
@@ -70,6 +72,20 @@ type Timeouts struct {
 	// Request bounds the time from the end of the request's head until the end
 	// of the response; it may be Unlimited.
 	Request time.Duration
+}
+
+// Retry says when a request that failed is sent again. Zero means "as in
+// Defaults"; in Defaults all are set.
+type Retry struct {
+	// Attempts in all, the first included; with 1, nothing is sent again.
+	Attempts uint32
+	// On has the failures, as in the file, sorted.
+	On []string
+	// PerTryTimeout bounds an attempt until the head of its response; it may be
+	// Unlimited.
+	PerTryTimeout time.Duration
+	// BudgetPercent is how many retries there may be in percent of the requests.
+	BudgetPercent uint32
 }
 
 // Limits bound what clients may send and hold. All are set.
@@ -122,6 +138,8 @@ type Endpoint struct {
 	Panic string
 	// LoadBalancing takes the place of that in Defaults; nil: as there.
 	LoadBalancing *LoadBalancing
+	// Retry as far as it differs from the defaults.
+	Retry Retry
 }
 
 // Header is a condition on one header field: a field of this name, which is in
@@ -147,6 +165,7 @@ func builtin() Config {
 			PreserveHost: true,
 			RateLimit:    RateLimit{Per: time.Second},
 			Panic:        UseAll,
+			Retry:        Retry{Attempts: 1, On: canonical(slices.Clone(failures)), PerTryTimeout: Unlimited, BudgetPercent: 20},
 		},
 		MetricsOnProxyPort: true,
 		Limits: Limits{

@@ -69,6 +69,8 @@ func (r *reader) defaults(n node, at *path) {
 			}
 		case "loadBalancing":
 			d.LoadBalancing = *r.loadBalancing(v, at, loadBalancingOfDefaults)
+		case "retry":
+			r.retry(v, at, retryOfDefaults, &d.Retry)
 		default:
 			panic("unread key " + key.path)
 		}
@@ -87,10 +89,7 @@ func (r *reader) timeouts(n node, at *path, s *schema, t *Timeouts) {
 			into = &t.Idle
 		case "request":
 			if d, ok := r.optionalDuration(v, at); ok {
-				t.Request = d
-				if d == 0 {
-					t.Request = Unlimited
-				}
+				t.Request = orUnlimited(d)
 			}
 			return
 		default:
@@ -100,6 +99,14 @@ func (r *reader) timeouts(n node, at *path, s *schema, t *Timeouts) {
 			*into = d
 		}
 	})
+}
+
+// orUnlimited is a time for which 0s was written when there is none.
+func orUnlimited(d time.Duration) time.Duration {
+	if d == 0 {
+		return Unlimited
+	}
+	return d
 }
 
 func (r *reader) metrics(n node, at *path) {
@@ -252,6 +259,8 @@ func (r *reader) endpoint(n node, at *path) {
 			e.Panic, _ = r.choice(v, at, panics)
 		case "loadBalancing":
 			e.LoadBalancing = r.loadBalancing(v, at, loadBalancingOfEndpoints)
+		case "retry":
+			r.retry(v, at, retryOfEndpoints, &e.Retry)
 		default:
 			panic("unread key " + key.path)
 		}

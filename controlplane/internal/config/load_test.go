@@ -90,6 +90,8 @@ endpoints:
   - http://localhost:5001/home-proxied
 `
 
+var everyFailure = []string{"502", "503", "504", "connectFailure", "reset", "timeout"}
+
 // defaults is what a file means that sets only required keys.
 var defaults = config.Config{
 	Port: 8000,
@@ -98,6 +100,7 @@ var defaults = config.Config{
 		PreserveHost: true,
 		RateLimit:    config.RateLimit{Per: time.Second},
 		Panic:        config.UseAll,
+		Retry:        config.Retry{Attempts: 1, On: everyFailure, PerTryTimeout: config.Unlimited, BudgetPercent: 20},
 	},
 	MetricsOnProxyPort: true,
 	Limits: config.Limits{
@@ -124,7 +127,7 @@ func TestAllKeys(t *testing.T) {
 	no := false
 	got := load(t, `limits: {maxHeadBytes: 1Mi, maxHeaders: 7, maxURIBytes: 1024, headerTimeout: 1m30s, idleTimeout: 250ms, maxConnections: 9}
 metrics: {onProxyPort: false}
-defaults: {preserveHost: false, timeouts: {connect: 2s, response: 1h, idle: 3s, request: 24h}, rateLimit: {requests: 7, per: 1m, burst: 9, key: clientIP}, panic: refuse, loadBalancing: {policy: LeastRequest}}
+defaults: {preserveHost: false, timeouts: {connect: 2s, response: 1h, idle: 3s, request: 24h}, rateLimit: {requests: 7, per: 1m, burst: 9, key: clientIP}, panic: refuse, loadBalancing: {policy: LeastRequest}, retry: {attempts: 10, budget: 100%}}
 acknowledgeDrop: 00001234
 accessLog: {path: /var/log/access.log, format: combined, sample: 0.25}
 requestId: true
@@ -138,6 +141,7 @@ endpoints:
   timeouts: {response: 5s, request: 0s}
   preserveHost: false
   rateLimit: {requests: 1, key: "header:X-A"}
+  retry: {attempts: 2, on: [timeout, 503, "502", reset, reset], perTryTimeout: 250ms, budget: 1%}
   panic: useAll
   loadBalancing: {policy: ConsistentHash, on: "header:X-User", slowStart: 30s}
   pool: [{url: http://localhost:5000, backup: true}, {url: "http://[::1]:81/x?y=z", weight: 0}]
@@ -148,6 +152,7 @@ endpoints:
 			Timeouts:  config.Timeouts{Connect: 2 * time.Second, Response: time.Hour, Idle: 3 * time.Second, Request: 24 * time.Hour},
 			RateLimit: config.RateLimit{Requests: 7, Per: time.Minute, Burst: 9, ByClient: true},
 			Panic:     config.Refuse, LoadBalancing: config.LoadBalancing{Policy: routetablev1.Policy_POLICY_LEAST_REQUEST},
+			Retry: config.Retry{Attempts: 10, On: everyFailure, PerTryTimeout: config.Unlimited, BudgetPercent: 100},
 		},
 		AcknowledgeDrop: "00001234",
 		Limits: config.Limits{MaxHeadBytes: 1 << 20, MaxHeaders: 7, MaxURIBytes: 1024,
@@ -163,7 +168,10 @@ endpoints:
 			Timeouts:     config.Timeouts{Response: 5 * time.Second, Request: config.Unlimited},
 			PreserveHost: &no,
 			RateLimit:    &config.RateLimit{Requests: 1, Per: time.Second, ByHeader: "x-a"},
-			Panic:        config.UseAll,
+			Retry: config.Retry{
+				Attempts: 2, On: []string{"502", "503", "reset", "timeout"}, PerTryTimeout: 250 * time.Millisecond, BudgetPercent: 1,
+			},
+			Panic: config.UseAll,
 			LoadBalancing: &config.LoadBalancing{
 				Policy: routetablev1.Policy_POLICY_CONSISTENT_HASH, SlowStart: 30 * time.Second,
 				On: &config.Key{Kind: routetablev1.KeyKind_KEY_KIND_HEADER, Name: "x-user"},

@@ -46,12 +46,21 @@ var loadBalancingKeys = []schema{
 	{key: "slowStart", def: "0s"},
 }
 
+var retryKeys = []schema{
+	{key: "attempts", def: "1", must: true},
+	{key: "on"},
+	{key: "perTryTimeout", def: "0s"},
+	{key: "budget", def: "20%"},
+}
+
 var (
 	loadBalancingOfDefaults  = &schema{key: "loadBalancing", keys: pointers(loadBalancingKeys)}
 	loadBalancingOfEndpoints = &schema{key: "loadBalancing", keys: pointers(loadBalancingKeys)}
 
 	timeoutsOfDefaults  = &schema{key: "timeouts", keys: pointers(timeoutKeys)}
 	timeoutsOfEndpoints = &schema{key: "timeouts", keys: pointers(timeoutKeys)}
+	retryOfDefaults     = &schema{key: "retry", keys: pointers(retryKeys)}
+	retryOfEndpoints    = &schema{key: "retry", keys: pointers(retryKeys)}
 
 	rateLimitOfDefaults  = &schema{key: "rateLimit", keys: pointers(rateLimitKeys)}
 	rateLimitOfEndpoints = &schema{key: "rateLimit", keys: pointers(rateLimitKeys)}
@@ -62,6 +71,7 @@ var (
 		rateLimitOfDefaults,
 		{key: "panic", def: "useAll"},
 		loadBalancingOfDefaults,
+		retryOfDefaults,
 	}}
 	poolSchema = &schema{key: "pool", must: true, each: true, keys: []*schema{
 		{key: "url", must: true},
@@ -80,6 +90,7 @@ var (
 		rateLimitOfEndpoints,
 		{key: "panic", def: "useAll"},
 		loadBalancingOfEndpoints,
+		retryOfEndpoints,
 	}}
 	metricsSchema = &schema{key: "metrics", keys: []*schema{
 		{key: "onProxyPort", def: "true"},
@@ -120,6 +131,7 @@ var synonyms = map[string]string{
 	"listen": "port", "address": "url", "href": "url", "verb": "methods", "verbs": "methods", "id": "name",
 	"algorithm": "policy", "balance": "loadBalancing", "balancing": "loadBalancing", "lb": "loadBalancing", "lb_policy": "policy",
 	"hash": "on", "hashOn": "on", "sticky": "loadBalancing", "slow_start": "slowStart",
+	"tries": "attempts", "maxAttempts": "attempts", "retryOn": "on",
 	"file": "path", "log": "accessLog", "logging": "accessLog", "rate": "sample", "sampling": "sample",
 }
 

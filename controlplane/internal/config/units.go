@@ -11,9 +11,10 @@ import (
 )
 
 var (
-	sizeForm  = regexp.MustCompile(`^(0|[1-9][0-9]*)([KMG]i)?$`)
-	sizeGuess = regexp.MustCompile(`^([0-9]+) *([kKmMgG])(i?)[bB]?$`)
-	shareForm = regexp.MustCompile(`^(0|[1-9][0-9]*)(\.[0-9]+)?$`)
+	sizeForm    = regexp.MustCompile(`^(0|[1-9][0-9]*)([KMG]i)?$`)
+	sizeGuess   = regexp.MustCompile(`^([0-9]+) *([kKmMgG])(i?)[bB]?$`)
+	percentForm = regexp.MustCompile(`^(0|[1-9][0-9]*)%$`)
+	shareForm   = regexp.MustCompile(`^(0|[1-9][0-9]*)(\.[0-9]+)?$`)
 	// A number, perhaps with a unit that Go does not know.
 	durationGuess = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) *([a-zA-Z]*)$`)
 )
@@ -114,6 +115,29 @@ func shareHint(text string) string {
 		return fmt.Sprintf("; write %s", plain)
 	}
 	return ""
+}
+
+// percent reads a whole number of percent between two bounds.
+func (r *reader) percent(n node, at *path, lowest, highest uint32) (uint32, bool) {
+	if r.tagged(n, at) {
+		return 0, false
+	}
+	expected := fmt.Sprintf("a whole number of percent, such as %d%%", highest/5)
+	m := percentForm.FindStringSubmatch(n.text())
+	if n.kind() != scalar || m == nil {
+		hint := ""
+		if v, ok := decimal(n.text()); n.kind() == scalar && ok && v >= uint64(lowest) && v <= uint64(highest) {
+			hint = fmt.Sprintf(" (did you mean %d%%?)", v)
+		}
+		r.problem(n, at, "%s, expected %s%s", n.found(), expected, hint)
+		return 0, false
+	}
+	v, err := strconv.ParseUint(m[1], 10, 32)
+	if err != nil || v < uint64(lowest) || v > uint64(highest) {
+		r.problem(n, at, "%s is out of range; allowed: %d%% to %d%%", shorten(n.text()), lowest, highest)
+		return 0, false
+	}
+	return uint32(v), true
 }
 
 // size reads a number of bytes between two bounds.

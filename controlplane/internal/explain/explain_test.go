@@ -87,6 +87,10 @@ func TestExplain(t *testing.T) {
 		}),
 		endpoint("timed", "/timed", func(e *routetablev1.Endpoint) {
 			e.Timeouts = &routetablev1.Timeouts{Request: durationpb.New(90 * time.Second)}
+			e.Retry = &routetablev1.Retry{
+				Attempts: 3, BudgetPercent: 20, PerTryTimeout: durationpb.New(time.Second),
+				On: []routetablev1.RetryOn{routetablev1.RetryOn_RETRY_ON_RESET, routetablev1.RetryOn_RETRY_ON_503},
+			}
 		}),
 		endpoint("virtual", "/virtual", func(e *routetablev1.Endpoint) { e.ReplaceHost = true }),
 	}}
@@ -114,10 +118,13 @@ func TestExplain(t *testing.T) {
 			&fleetv1.ExplainResponse{Status: 503, Endpoint: "drained", Backends: sent("GET /b?x HTTP/1.1", "h", 0)},
 		},
 		{
-			"a limit for the whole request", &fleetv1.ExplainRequest{Url: "http://h/timed"},
+			"settings", &fleetv1.ExplainRequest{Url: "http://h/timed"},
 			&fleetv1.ExplainResponse{
 				Endpoint: "timed", Backends: sent("GET /b?x HTTP/1.1", "h", 1),
-				Settings: []string{"request timeout: 1m30s for the whole request"},
+				Settings: []string{
+					"request timeout: 1m30s for the whole request",
+					"retry: 3 attempts of 1s at most, on reset, 503; budget 20%",
+				},
 			},
 		},
 		{

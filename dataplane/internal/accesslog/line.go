@@ -45,6 +45,7 @@ type Line struct {
 	Backend           time.Duration // until the head of the backend's response; negative: there was none
 
 	Endpoint, URL string // URL of the backend
+	Attempts      int    // backends that were given the request
 	Version       string // of the route table
 	ByProxy       bool   // the proxy answered itself
 	Error         string // what failed the request, as in dataplane_{backend_errors,client_errors,requests_refused}_total
@@ -94,7 +95,9 @@ func (l *Line) json(dst []byte, d *day) []byte {
 	dst = appendJSON(dst, l.Endpoint)
 	dst = append(dst, `","backend":"`...)
 	dst = appendJSON(dst, l.URL)
-	dst = append(dst, `","byProxy":`...)
+	dst = append(dst, `","attempts":`...)
+	dst = strconv.AppendInt(dst, int64(l.Attempts), 10)
+	dst = append(dst, `,"byProxy":`...)
 	dst = strconv.AppendBool(dst, l.ByProxy)
 	dst = append(dst, `,"error":"`...)
 	dst = appendJSON(dst, l.Error)

@@ -25,7 +25,7 @@ func sample() *accesslog.Line {
 		Referer: []byte("http://e.example/"), UserAgent: []byte("curl/8.0"), RequestID: []byte("id-1"),
 		Status: 200, BytesIn: 123, BytesOut: 4567, BodyOut: 4321,
 		Duration: 1234567 * time.Nanosecond, Backend: 12 * time.Second,
-		Endpoint: "shop", URL: "http://10.0.0.1:80/x", Version: "abc",
+		Endpoint: "shop", URL: "http://10.0.0.1:80/x", Attempts: 2, Version: "abc",
 	}
 }
 
@@ -59,15 +59,15 @@ func TestLines(t *testing.T) {
 	}{
 		{"JSON", accesslog.JSON, sample(), `{"time":"2026-02-03T04:05:06.789Z","client":"192.0.2.1","method":"GET","host":"shop.example.com","target":"/a%20b?c=d",` +
 			`"protocol":"HTTP/1.1","status":200,"bytesIn":123,"bytesOut":4567,"durationSeconds":0.001234,"backendSeconds":12.000000,` +
-			`"endpoint":"shop","backend":"http://10.0.0.1:80/x","byProxy":false,"error":"","requestId":"id-1","version":"abc",` +
+			`"endpoint":"shop","backend":"http://10.0.0.1:80/x","attempts":2,"byProxy":false,"error":"","requestId":"id-1","version":"abc",` +
 			`"referer":"http://e.example/","userAgent":"curl/8.0"}`},
 		{"JSON, failed", accesslog.JSON, failed, `{"time":"2026-02-03T04:05:06.789Z","client":"192.0.2.1","method":"GET","host":"shop.example.com","target":"/a%20b?c=d",` +
 			`"protocol":"HTTP/1.0","status":502,"bytesIn":123,"bytesOut":4567,"durationSeconds":0.001234,"backendSeconds":null,` +
-			`"endpoint":"shop","backend":"http://10.0.0.1:80/x","byProxy":true,"error":"connect_failed","requestId":"","version":"abc",` +
+			`"endpoint":"shop","backend":"http://10.0.0.1:80/x","attempts":2,"byProxy":true,"error":"connect_failed","requestId":"","version":"abc",` +
 			`"referer":"","userAgent":""}`},
 		{"JSON, no request", accesslog.JSON, unparsed(), `{"time":"2026-02-03T04:05:06.789Z","client":"2001:db8::1","method":"","host":"","target":"",` +
 			`"protocol":"","status":400,"bytesIn":7,"bytesOut":130,"durationSeconds":0.000000,"backendSeconds":null,` +
-			`"endpoint":"none","backend":"","byProxy":true,"error":"","requestId":"","version":"abc","referer":"","userAgent":""}`},
+			`"endpoint":"none","backend":"","attempts":0,"byProxy":true,"error":"","requestId":"","version":"abc","referer":"","userAgent":""}`},
 		{"common", accesslog.Common, sample(), `192.0.2.1 - - [03/Feb/2026:04:05:06 +0000] "GET /a%20b?c=d HTTP/1.1" 200 4321`},
 		{"common, no request", accesslog.Common, unparsed(), `2001:db8::1 - - [03/Feb/2026:04:05:06 +0000] "-" 400 31`},
 		{"combined", accesslog.Combined, sample(), `192.0.2.1 - - [03/Feb/2026:04:05:06 +0000] "GET /a%20b?c=d HTTP/1.1" 200 4321 "http://e.example/" "curl/8.0"`},
@@ -182,7 +182,7 @@ func checkJSON(t *testing.T, line string, l *accesslog.Line) {
 			t.Fatalf("%s is %q, want %q in %s", key, got[key], want, line)
 		}
 	}
-	if len(got) != 19 {
+	if len(got) != 20 {
 		t.Fatalf("%d keys in %s", len(got), line)
 	}
 }

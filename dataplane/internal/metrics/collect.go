@@ -40,7 +40,7 @@ func (s *Set) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		requestsDesc, durationDesc, inFlightDesc, bytesInDesc, bytesOutDesc,
 		backendRequestsDesc, backendErrorsDesc, backendDurationDesc, backendUpDesc, clientErrorsDesc, connectionsDesc,
-		panicDesc, panicsDesc, refusedDesc,
+		panicDesc, panicsDesc, refusedDesc, retriesDesc, retriesSkippedDesc,
 	} {
 		ch <- d
 	}
@@ -74,6 +74,7 @@ func (s *Set) Collect(ch chan<- prometheus.Metric) {
 			c.health(e)
 			c.refusals(e)
 		}
+		c.retries(e)
 		backends = e.all(backends[:0])
 		for _, b := range backends {
 			c.backend(e, b)

@@ -111,6 +111,9 @@ type Endpoint struct {
 	shards shards[endpointShard]
 	limits endpointLimits
 	health endpointHealth
+	// retries are made with the first one.
+	retries shards[retryShard]
+	retried atomic.Bool // whether there may be retries
 
 	// Guarded by set.mu.
 	backends *Backend            // a list
@@ -292,6 +295,7 @@ const (
 	ConnectTimeout
 	ResponseTimeout
 	IdleTimeout
+	TryTimeout     // the time for one attempt had passed
 	RequestTimeout // the time for the whole request had passed
 	Reset          // closed before the response was complete
 	BadMessage     // the response was not valid HTTP
@@ -302,7 +306,7 @@ const (
 func (r Reason) String() string { return reasonLabels[r] }
 
 var reasonLabels = [reasons]string{
-	"connect_failed", "connect_timeout", "response_timeout", "idle_timeout", "request_timeout", "reset", "bad_message",
+	"connect_failed", "connect_timeout", "response_timeout", "idle_timeout", "per_try_timeout", "request_timeout", "reset", "bad_message",
 }
 
 // ClientReason is why a client, and no backend, failed a request: a fixed set of

@@ -175,6 +175,7 @@ func TestBackends(t *testing.T) {
 		"backend_errors_total{" + labels + ",reason=connect_timeout}":  0,
 		"backend_errors_total{" + labels + ",reason=response_timeout}": 0,
 		"backend_errors_total{" + labels + ",reason=idle_timeout}":     0,
+		"backend_errors_total{" + labels + ",reason=per_try_timeout}":  0,
 		"backend_errors_total{" + labels + ",reason=request_timeout}":  0,
 		"backend_errors_total{" + labels + ",reason=reset}":            0,
 		"backend_errors_total{" + labels + ",reason=bad_message}":      1,
@@ -208,6 +209,31 @@ func TestClientErrors(t *testing.T) {
 		"client_errors_total{reason=head_timeout}": 0, "client_errors_total{reason=body_timeout}": 2,
 		"client_errors_total{reason=read_timeout}": 0, "client_errors_total{reason=too_slow}": 1,
 	})
+}
+
+func TestRetries(t *testing.T) {
+	s := metrics.NewSet(2)
+	e := s.Endpoint("e")
+	want(t, s, "retries", map[string]float64{})
+	e.TrackRetries(true)
+	e.Retry(0, metrics.RetryReset)
+	e.Retry(1, metrics.RetryReset)
+	e.Retry(1, metrics.Retry504)
+	e.RetrySkipped(0, metrics.SkippedBudget)
+	want(t, s, "retries", map[string]float64{
+		"retries_total{endpoint=e,reason=connect_failure}": 0, "retries_total{endpoint=e,reason=reset}": 2, "retries_total{endpoint=e,reason=timeout}": 0,
+		"retries_total{endpoint=e,reason=502}": 0, "retries_total{endpoint=e,reason=503}": 0, "retries_total{endpoint=e,reason=504}": 1,
+		"retries_skipped_total{endpoint=e,why=attempts}": 0, "retries_skipped_total{endpoint=e,why=budget}": 1, "retries_skipped_total{endpoint=e,why=method}": 0,
+		"retries_skipped_total{endpoint=e,why=body}": 0, "retries_skipped_total{endpoint=e,why=sent}": 0, "retries_skipped_total{endpoint=e,why=backend}": 0,
+	})
+	e.TrackRetries(false)
+	want(t, s, "retries", map[string]float64{})
+	e.Begin(0)
+	e.Begin(1)
+	e.End(1, &metrics.Request{Code: 200})
+	if n := e.Begun(); n != 2 {
+		t.Errorf("%d requests have begun", n)
+	}
 }
 
 // What labels are known exists before the first request.

@@ -53,6 +53,7 @@ var steadyTables = []struct {
 	rt   *routetablev1.RouteTable
 }{
 	{"plain", wire(anything())},
+	{"retry", wire(retrying(1, nil))},
 	{"id", withID(wire(anything()))},
 	{"JSON log", logged(wire(anything()), routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_JSON)},
 	{"trusted proxy", trusting(wire(anything()), "10.0.0.0/8", "192.0.2.0/24")},
@@ -82,6 +83,38 @@ func TestKeepAliveRequestDoesNotAllocate(t *testing.T) {
 				t.Errorf("%s, %s: %v allocations", tt.name, table.name, n)
 			}
 		}
+	}
+}
+
+// TestRetryHardlyAllocates: its state, and the list of who has been tried. What was
+// held of the request comes from the free buffers and returns to them.
+func TestRetryHardlyAllocates(t *testing.T) {
+	w := newWorld(t, retrying(2, nil))
+	c := w.accept()
+	for range 2 {
+		w.data(c, put)
+		w.connect(w.newest())
+		w.data(w.newest(), okay)
+	}
+	request, failure, response := []byte(put), []byte(busy), []byte(okay)
+	give := func(e *end, p []byte) {
+		e.sent = e.sent[:0]
+		w.engine.Data(&e.conn, p)
+	}
+	turn := 0
+	exchange := func() {
+		w.now += 100 * time.Millisecond // so that there is budget
+		w.tick()
+		c.sent = c.sent[:0]
+		give(c, request)
+		give(w.dialled[turn%2], failure)
+		give(w.dialled[1-turn%2], response)
+		if len(c.sent) == 0 || len(w.dialled) != 2 {
+			t.Fatal("not sent again")
+		}
+	}
+	if n := testing.AllocsPerRun(1000, exchange); n > 2 {
+		t.Errorf("%v allocations", n)
 	}
 }
 

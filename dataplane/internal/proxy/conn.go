@@ -157,13 +157,15 @@ type request struct {
 	counters *metrics.Endpoint
 	started  int64 // when the head was complete
 	until    int64 // when all of it must have ended; 0: at any time
-	chosen   int64 // when the backend was chosen
+	chosen   int64 // when the member was chosen
+	asked    int64 // when it was to be sent the request, or had been sent all of it
 	switched int64 // when the connection was upgraded, else 0
 	in, out  uint64
 
-	// held is the request as the backend was sent it, kept while it may have to
-	// be sent again; nil when it may not.
-	held []byte
+	// held is the request as far as it has come, kept while it may have to be sent
+	// again; nil when it may not. Its first bytes, head of them, are its head.
+	held  []byte
+	again *again // nil: it has been sent once, at most
 
 	// note is what the route table wants to be kept about the request; nil when
 	// it wants nothing.
@@ -181,6 +183,7 @@ type request struct {
 	code    int
 	interim int // 1xx responses so far
 	method  http1.Method
+	head    int32
 	minor   uint8
 	byProxy bool
 

@@ -12,7 +12,8 @@
 //
 // # Memory
 //
-// No body is ever held whole. A client connection and its backend connection
+// No body is ever held whole, but that of a short request that may have to be sent
+// again. A client connection and its backend connection
 // together hold at most, all of it empty while nothing is stuck:
 //
 //   - per direction one output queue in the driver of at most MaxQueued bytes:

@@ -96,7 +96,8 @@ func TestTunnelOutlivesTheRestOfItsConnection(t *testing.T) {
 // be sent again, must not be lost to a backend that closes what rests.
 func TestLongRequestTakesNoRestingConnection(t *testing.T) {
 	w, c, o := kept(t)
-	w.data(c, strings.Replace(get, "\r\n\r\n", "\r\nX: "+strings.Repeat("x", 20<<10)+"\r\n\r\n", 1))
+	w.data(c, strings.Replace(get, "\r\n\r\n", "\r\nContent-Length: 9000\r\nX: "+strings.Repeat("x", 60_000)+"\r\n", 1))
+	w.data(c, "\r\n"+strings.Repeat("y", 9000))
 	if len(w.dialled) != 2 || len(o.sent) > 0 {
 		t.Errorf("%d dials, %d bytes sent on the resting one", len(w.dialled), len(o.sent))
 	}

@@ -24,7 +24,7 @@ const (
 	// at once, so that a backend could make the proxy send without end.
 	maxInterim = 64
 	// maxHeld is the longest request that is kept to be sent again.
-	maxHeld = 16 << 10
+	maxHeld = 64 << 10
 	// lingerSilence ends lingering when the client sends nothing, lingerTime in
 	// any case.
 	lingerSilence = 2 * time.Second
@@ -281,6 +281,9 @@ func (e *Engine) Connected(b *Conn) {
 	}
 	b.state = waiting
 	b.backend.SetUp(true)
+	if x := b.peer.x; !idempotent(x.method) {
+		e.letGo(x) // from now on the backend has something of it
+	}
 	e.arm(b.peer)
 }
 
@@ -294,12 +297,10 @@ func (e *Engine) DialFailed(b *Conn, timeout bool) {
 	b.backend.SetUp(false)
 	b.state, b.peer, c.peer = closed, nil, nil
 	if timeout {
-		e.failed(c, metrics.ConnectTimeout)
-		e.answer(c, 504)
+		e.attemptFailed(c, metrics.ConnectTimeout, metrics.RetryConnectFailure, 504)
 		return
 	}
-	e.failed(c, metrics.ConnectFailed)
-	e.answer(c, 502)
+	e.attemptFailed(c, metrics.ConnectFailed, metrics.RetryConnectFailure, 502)
 }
 
 // CloseIdle closes a client connection that has been between two requests since a

@@ -36,6 +36,7 @@ type world struct {
 	state    *table.State
 	backends *backend.Registry
 
+	client  *end // for tests that have one
 	dialled []*end
 	done    []func() // of Go
 	posted  []func()
@@ -51,6 +52,7 @@ type world struct {
 type end struct {
 	conn                  proxy.Conn
 	addr                  string
+	limit                 time.Duration // to connect
 	sent, queue           []byte
 	stuck                 bool
 	paused, shut          bool
@@ -172,9 +174,9 @@ func (w *world) fresh() *end {
 	return e
 }
 
-func (w *world) Dial(addr string, _ time.Duration) *proxy.Conn {
+func (w *world) Dial(addr string, limit time.Duration) *proxy.Conn {
 	e := w.fresh()
-	e.addr, e.stuck, e.dialling = addr, true, true
+	e.addr, e.limit, e.stuck, e.dialling = addr, limit, true, true
 	w.dialled = append(w.dialled, e)
 	return &e.conn
 }

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"reverseproxy/dataplane/internal/backend"
-	"reverseproxy/dataplane/internal/http1"
 	"reverseproxy/dataplane/internal/table"
 )
 
@@ -122,45 +121,12 @@ func (l *idleList) remove(b *Conn) {
 // dial opens a new connection for the request of c.
 func (e *Engine) dial(c *Conn) *Conn {
 	x := c.x
-	s := x.member.Health.State
-	b := e.d.Dial(s.Addr(), x.endpoint.ConnectTimeout)
+	s, limit := x.member.Health.State, x.endpoint.ConnectTimeout
+	if r := x.endpoint.Retry; r != nil && r.PerTry > 0 {
+		limit = min(limit, r.PerTry)
+	}
+	b := e.d.Dial(s.Addr(), limit)
 	b.state, b.backend = dialing, s
 	b.peer, c.peer = c, b
 	return b
-}
-
-// idempotent reports whether a request that is complete, so that nothing of it is
-// gone, may be sent a second time when its connection turns out to have been
-// closed before (RFC 9110 section 9.2.2).
-func idempotent(m http1.Method) bool {
-	switch m {
-	case http1.GET, http1.HEAD, http1.OPTIONS, http1.PUT, http1.DELETE:
-		return true
-	}
-	return false
-}
-
-// retry sends the request of c again, on a new connection to the same backend.
-// The old one was idle before, the backend has closed it, and nothing of a
-// response was seen: by all appearances the request came too late to be read
-// (RFC 9112 section 9.3.1). It stays the same request of the same backend, so
-// there is no new turn of the round robin and nothing is counted. A new
-// connection is not tried a second time.
-func (e *Engine) retry(c *Conn) {
-	x := c.x
-	held := x.held
-	x.held = nil
-	e.release(c)
-	b := e.dial(c)
-	e.d.Send(b, held)
-	e.putBuffer(held)
-	e.arm(c)
-}
-
-// letGo gives up the copy of a request that was kept to be sent again.
-func (e *Engine) letGo(x *request) {
-	if x.held != nil {
-		e.putBuffer(x.held)
-		x.held = nil
-	}
 }

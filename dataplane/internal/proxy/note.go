@@ -169,6 +169,7 @@ func (e *Engine) endNote(c *Conn, code int) {
 		if x.endpoint != nil {
 			l.Endpoint = x.endpoint.Name
 		}
+		l.Attempts = x.attempts()
 		if x.member != nil {
 			l.URL = x.member.URL
 		}

@@ -61,6 +61,7 @@ type logLine struct {
 	DurationSeconds                              float64
 	BackendSeconds                               *float64
 	Endpoint, Backend                            string
+	Attempts                                     int
 	ByProxy                                      bool
 	Error, RequestID, Version                    string
 	Referer, UserAgent                           string
@@ -220,7 +221,7 @@ func TestLogLine(t *testing.T) {
 	request := "POST /a%20b?x=%22 HTTP/1.1\r\nHost: Shop.example:80\r\nX-Request-Id: id\r\nReferer: http://r/\"\r\nUser-Agent: curl \xff\r\nContent-Length: 5\r\n\r\n"
 	sent := logLine{
 		Time: at, Client: "192.0.2.1", Method: "POST", Host: "Shop.example:80", Target: "/a%20b?x=%22", Protocol: "HTTP/1.1",
-		Endpoint: "all", Backend: "http://origin:80", RequestID: "id", Version: version, Referer: "http://r/\"", UserAgent: "curl \ufffd",
+		Endpoint: "all", Backend: "http://origin:80", Attempts: 1, RequestID: "id", Version: version, Referer: "http://r/\"", UserAgent: "curl \ufffd",
 		BytesIn: len(request) + 5,
 	}
 	// with returns sent, changed.
@@ -288,7 +289,7 @@ func TestLogLine(t *testing.T) {
 		w.eof(o, nil)
 		w.wantLine(logLine{
 			Time: at, Client: "192.0.2.1", Method: "GET", Host: "a", Target: "/ws", Protocol: "HTTP/1.1", Status: 101, BytesIn: len(in) + 5, BytesOut: len(c.take()),
-			DurationSeconds: 60, BackendSeconds: seconds(0), Endpoint: "all", Backend: "http://origin:80", RequestID: "id", Version: version,
+			DurationSeconds: 60, BackendSeconds: seconds(0), Endpoint: "all", Backend: "http://origin:80", Attempts: 1, RequestID: "id", Version: version,
 		})
 	})
 	t.Run("not HTTP", func(t *testing.T) {
@@ -309,7 +310,7 @@ func TestLogLine(t *testing.T) {
 		w.data(w.dialled[0], "HTTP/1.1 204 No Content\r\n\r\n")
 		w.wantLine(logLine{
 			Time: at, Client: "192.0.2.1", Method: "OPTIONS", Host: "B.example", Target: "http://B.example?q", Protocol: "HTTP/1.0", Status: 204, BytesIn: len(in), BytesOut: len(c.take()),
-			BackendSeconds: seconds(0), Endpoint: "all", Backend: "http://origin:80", RequestID: "id", Version: version,
+			BackendSeconds: seconds(0), Endpoint: "all", Backend: "http://origin:80", Attempts: 1, RequestID: "id", Version: version,
 		})
 	})
 }

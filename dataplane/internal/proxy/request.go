@@ -110,7 +110,6 @@ func emptyLines(p []byte) (n int) {
 // that is here already.
 func (e *Engine) route(c *Conn, t *table.Table, body []byte) {
 	r, x := &e.req, c.x
-	path := r.Path.Of(r.Raw)
 	switch r.Method {
 	case http1.CONNECT:
 		// RFC 9110 section 9.3.6: for forward proxies. No resource here has it.
@@ -129,19 +128,14 @@ func (e *Engine) route(c *Conn, t *table.Table, body []byte) {
 		// RFC 9110 sections 3.7 and 9.3.7: a gateway is the origin server for
 		// its clients, so a question about the server as a whole is a question
 		// about it. Section 7.6.2: Max-Forwards 0 ends here as well.
-		if r.Form == http1.AsteriskForm || len(path) == 0 && !r.HasQuery || r.MaxForwards == 0 {
+		if r.Form == http1.AsteriskForm || r.Path.Len() == 0 && !r.HasQuery || r.MaxForwards == 0 {
 			e.begin(c, nil)
 			e.answerAllow(c, 200, allowed)
 			return
 		}
 	}
-	if len(path) == 0 {
-		path = rootPath
-	}
-	q := &e.query
-	q.Method, q.Host, q.Path = r.MethodText.Of(r.Raw), r.Authority.Of(r.Raw), path
-	q.Query, q.HasQuery = r.Query.Of(r.Raw), r.HasQuery
-	found := t.Match(q)
+	e.ask()
+	found := t.Match(&e.query)
 	e.begin(c, found.Endpoint)
 	switch {
 	case found.BadPath:
@@ -152,12 +146,22 @@ func (e *Engine) route(c *Conn, t *table.Table, body []byte) {
 		e.admit(c, t, body)
 	case found.Allow != "":
 		e.answerAllow(c, 405, found.Allow)
-	case e.page != nil && t.MetricsOnProxyPort && string(path) == "/metrics" &&
+	case e.page != nil && t.MetricsOnProxyPort && string(e.query.Path) == "/metrics" &&
 		(r.Method == http1.GET || r.Method == http1.HEAD):
 		e.answerPage(c)
 	default:
 		e.answer(c, 404)
 	}
+}
+
+// ask makes e.query the request in e.req.
+func (e *Engine) ask() {
+	r, q := &e.req, &e.query
+	q.Method, q.Host, q.Path = r.MethodText.Of(r.Raw), r.Authority.Of(r.Raw), r.Path.Of(r.Raw)
+	if len(q.Path) == 0 {
+		q.Path = rootPath
+	}
+	q.Query, q.HasQuery = r.Query.Of(r.Raw), r.HasQuery
 }
 
 // allowed is what Allow says about the proxy as a whole.
@@ -167,15 +171,13 @@ var rootPath = []byte("/")
 
 // forward gives the request in e.req to a backend of its endpoint, which is of t.
 func (e *Engine) forward(c *Conn, t *table.Table, body []byte) {
-	r, x := &e.req, c.x
+	x := c.x
 	to := e.choose(c)
 	if to == nil {
 		e.nobody(c)
 		return
 	}
 	x.member, x.chosen = to, e.now
-	x.upgrade = upgradable(r)
-	x.expects = r.ExpectContinue && r.Minor > 0 && len(body) == 0 && !x.done
 	to.Begin(e.shard)
 	// From now on the request shows in what is in flight. It was chosen for by t, so if
 	// another table has come into force, somebody may have seen already that nothing
@@ -184,6 +186,16 @@ func (e *Engine) forward(c *Conn, t *table.Table, body []byte) {
 		e.routeAgain(c, now, body)
 		return
 	}
+	e.deliver(c, body, true)
+}
+
+// deliver sends the request in e.req, with what has come of its body, to the chosen
+// member. reuse: over a connection that was used before, if there is a fit one.
+func (e *Engine) deliver(c *Conn, body []byte, reuse bool) {
+	r, x := &e.req, c.x
+	to := x.member
+	x.upgrade, x.seen, x.asked = upgradable(r), false, e.now
+	x.expects = r.ExpectContinue && r.Minor > 0 && len(body) == 0 && !x.done
 
 	e.target = x.endpoint.AppendTarget(e.target[:0], to.Backend, &e.query)
 	out := e.appendRequestHead(e.scratch, c, to.Host)
@@ -195,19 +207,23 @@ func (e *Engine) forward(c *Conn, t *table.Table, body []byte) {
 	// A request that is complete and may be sent again, but cannot be held because it
 	// is too long, is not put at risk. Nor does a connection that has rested turn into
 	// another protocol: it still has the deadline of its rest.
-	repeatable := x.done && idempotent(x.method)
-	replay := repeatable && !x.upgrade && len(out)+len(apart) <= maxHeld
+	repeatable, fits := x.done && idempotent(x.method), len(r.Raw)+len(body) <= maxHeld
+	replay := repeatable && !x.upgrade && fits
 	var b *Conn
-	if replay || !repeatable && !x.upgrade {
+	if reuse && (replay || !repeatable && !x.upgrade) {
 		b = e.takeIdle(to.Health.State, replay)
 	}
+	held := replay && b != nil
 	if b == nil {
 		b = e.dial(c)
 	} else {
 		c.peer, b.peer = b, c
-		if replay {
-			x.held = append(append(e.buffer(), out...), apart...)
-		}
+	}
+	if x.endpoint.Retry != nil {
+		held = fits && (b.state == dialing || idempotent(x.method))
+	}
+	if held && x.held == nil {
+		x.held, x.head = append(append(e.buffer(), r.Raw...), body...), int32(len(r.Raw))
 	}
 	e.send(b, out, apart)
 	e.put(out)
@@ -275,7 +291,12 @@ func (e *Engine) requestBody(c *Conn, p []byte) {
 		e.answer(c, bad.Status)
 		return
 	}
-	x.done = c.body.Done()
+	if x.done = c.body.Done(); x.done {
+		x.asked = e.now
+	}
+	if x.held != nil {
+		e.hold(x, p[:n])
+	}
 	if b := c.peer; b != nil && n > 0 {
 		e.d.Send(b, p[:n])
 		e.throttle(c, b)
@@ -328,12 +349,18 @@ func (e *Engine) exchangeTimeout(c *Conn) {
 	switch {
 	case overdue:
 		idle, stopped, unread = metrics.RequestTimeout, metrics.TooSlow, metrics.TooSlow
+	case x.pausing():
+		e.endPause(c)
+		return
+	case e.tryOver(c):
+		e.attemptFailed(c, metrics.TryTimeout, metrics.RetryTimeout, 504)
+		return
 	case e.waitsFor(c) < c.mark:
 		e.arm(c) // slow, but alive
 		return
 	}
 	switch {
-	case b == nil:
+	case x.endpoint == nil:
 		e.end(c, 499)
 		e.close(c)
 	case x.responded:
@@ -345,18 +372,33 @@ func (e *Engine) exchangeTimeout(c *Conn) {
 			e.failed(c, idle)
 		}
 		e.cut(c)
-	case !x.done && !x.expects && e.d.Queued(b) == 0:
+	case !x.done && !x.expects && b != nil && e.d.Queued(b) == 0:
 		// RFC 9110 section 15.5.9: it is the client's body that is missing.
 		x.wantClose = true
 		e.clientFailed(c, stopped)
 		e.answer(c, 408)
 	case !overdue && (x.done || x.expects):
-		e.failed(c, metrics.ResponseTimeout)
-		e.answer(c, 504)
+		e.attemptFailed(c, metrics.ResponseTimeout, metrics.RetryTimeout, 504)
 	default:
 		e.failed(c, idle)
 		e.answer(c, 504)
 	}
+}
+
+// tryOver reports whether the time for the current attempt has passed.
+func (e *Engine) tryOver(c *Conn) bool {
+	x := c.x
+	if !e.awaitsHead(c) {
+		return false
+	}
+	ends := x.tryEnds()
+	return ends > 0 && e.now >= ends
+}
+
+// awaitsHead reports whether nothing is missing but the head of the response.
+func (e *Engine) awaitsHead(c *Conn) bool {
+	x := c.x
+	return c.peer != nil && c.peer.state == waiting && (x.done || x.expects) && !x.responded
 }
 
 // arm sets the deadline of an exchange or tunnel for what it waits for now.
@@ -367,14 +409,19 @@ func (e *Engine) arm(c *Conn) {
 	x := c.x
 	deadline := int64(0)
 	switch {
+	case x.pausing():
+		deadline = x.again.resume
 	case c.peer == nil:
 		// The metrics page is being rendered; it ends by itself.
 		deadline = e.now + int64(lingerTime)
 	case c.peer.state == dialing:
 		// The driver watches the time to connect.
-	case (x.done || x.expects) && !x.responded:
+	case e.awaitsHead(c):
 		c.mark = e.waitsFor(c)
 		deadline = e.now + int64(x.endpoint.ResponseTimeout)
+		if ends := x.tryEnds(); ends > 0 {
+			deadline = min(deadline, ends)
+		}
 	default:
 		c.mark = e.waitsFor(c)
 		deadline = e.now + int64(x.endpoint.IdleTimeout)

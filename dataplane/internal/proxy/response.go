@@ -13,7 +13,6 @@ func (e *Engine) responseHead(b *Conn, p []byte) {
 	c := b.peer
 	x := c.x
 	x.seen = true
-	e.letGo(x)
 	p, own := e.unused(b, p)
 	b.in, b.off = nil, 0 // b may have its next request before this returns
 	rest := e.responses(b, p)
@@ -73,6 +72,7 @@ func (e *Engine) interim(b *Conn) {
 		x.out += uint64(len(out))
 		e.d.Send(c, out)
 		e.put(out)
+		e.letGo(x) // the client has had something of a response
 		e.throttle(b, c)
 	}
 	if !x.done {
@@ -85,6 +85,10 @@ func (e *Engine) interim(b *Conn) {
 func (e *Engine) response(b *Conn, p []byte) {
 	c := b.peer
 	x, r := c.x, &e.resp
+	if x.endpoint.Retry != nil && e.discard(b, p) {
+		return
+	}
+	e.letGo(x)
 	if r.Close {
 		b.last = true
 	}
@@ -126,8 +130,7 @@ func (e *Engine) response(b *Conn, p []byte) {
 	x.responded, x.code = true, r.Status
 	x.out += uint64(len(out) + len(apart))
 	x.note.answered(e.now, head)
-	x.member.Metrics.Response(e.shard, r.Status, time.Duration(e.now-x.chosen))
-	x.member.Health.Succeeded()
+	e.answered(x, r.Status)
 	e.send(c, out, apart)
 	e.put(out)
 	b.state = relaying
@@ -139,6 +142,12 @@ func (e *Engine) response(b *Conn, p []byte) {
 		return
 	}
 	e.goOn(b)
+}
+
+// answered counts a response of the member.
+func (e *Engine) answered(x *request, status int) {
+	x.member.Metrics.Response(e.shard, status, time.Duration(e.now-x.chosen))
+	x.member.Health.Succeeded()
 }
 
 // goOn has the rest of a response body come, or wait.
@@ -227,11 +236,10 @@ func (e *Engine) backendEOF(b *Conn, err error) {
 		e.closedEarly(b)
 	}
 	switch {
-	case b.state == waiting && !x.seen && x.held != nil:
-		e.retry(c)
+	case e.replayable(b):
+		e.replay(c)
 	case b.state == waiting:
-		e.failed(c, metrics.Reset)
-		e.answer(c, 502)
+		e.attemptFailed(c, metrics.Reset, metrics.RetryReset, 502)
 	case b.untilClose && err == nil:
 		// The end of the connection is the end of the body. A reset is not.
 		if b.reframe == toChunk {

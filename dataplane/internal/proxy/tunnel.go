@@ -1,10 +1,6 @@
 package proxy
 
-import (
-	"time"
-
-	"reverseproxy/dataplane/internal/metrics"
-)
+import "reverseproxy/dataplane/internal/metrics"
 
 // switchProtocols turns the exchange of b into a tunnel: the backend has granted
 // the upgrade (RFC 9110 section 7.8). p is what came after the head, in the new
@@ -24,8 +20,8 @@ func (e *Engine) switchProtocols(b *Conn, p []byte) {
 	// However long a tunnel lasts, it has been answered now.
 	x.responded, x.code, x.switched, x.until = true, 101, e.now, 0
 	x.out += uint64(len(out))
-	x.member.Metrics.Response(e.shard, 101, time.Duration(e.now-x.chosen))
-	x.member.Health.Succeeded()
+	e.letGo(x)
+	e.answered(x, 101)
 	e.become(c, tunnel)
 	b.state = tunnel
 	e.d.Send(c, out)

@@ -69,7 +69,8 @@ func (t *Tried) Clear() {
 	t.members = t.members[:0]
 }
 
-func (t *Tried) has(m *Member) bool { return t != nil && slices.Contains(t.members, m.Health) }
+// Has reports whether a member is among them.
+func (t *Tried) Has(m *Member) bool { return t != nil && slices.Contains(t.members, m.Health) }
 
 // Begin counts a request that is given to the member, End one that has been answered
 // or has failed, both by the owner of a shard of the metrics.

@@ -55,6 +55,7 @@ type Endpoint struct {
 	IdleTimeout                     time.Duration
 	RequestTimeout                  time.Duration // 0: none
 	ReplaceHost                     bool
+	Retry                           *Retry // nil: nothing is sent again
 	Pool                            *Pool
 	Admission                       *Admission // nil: there are none
 	Metrics                         *metrics.Endpoint

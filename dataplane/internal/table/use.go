@@ -88,6 +88,7 @@ func (t *Table) unfold(w *routetablev1.Endpoint) (e *Endpoint, addresses []strin
 		RequestTimeout:  w.GetTimeouts().GetRequest().AsDuration(),
 		ReplaceHost:     w.GetReplaceHost(),
 		Admission:       admissionOf(w),
+		Retry:           newRetry(w.GetRetry()),
 		methods:         w.GetMethods(),
 	}
 	if p, ok := w.GetPath().(*routetablev1.Endpoint_Prefix); ok {
@@ -142,6 +143,10 @@ func keyOf(k *routetablev1.Key) Key { return Key{keyKinds[k.GetKind()], k.GetNam
 // that was in use before, nil if there was none.
 func (e *Endpoint) join(s *State, counters *metrics.Endpoint, addresses []string, before *Endpoint) {
 	e.Metrics = counters
+	counters.TrackRetries(e.Retry != nil)
+	if before != nil {
+		e.Retry.share(before.Retry)
+	}
 	if before != nil && before.Pool.same(e.Pool) {
 		e.Pool = before.Pool
 		return

@@ -105,7 +105,7 @@ func (v *view) lessLoaded(random uint64) *Member {
 func (v *view) another(first *Member, c *Choice) *Member {
 	m := first
 	for again := range 2 * len(c.Tried.members) {
-		if !c.Tried.has(m) {
+		if !c.Tried.Has(m) {
 			return m
 		}
 		m = v.choose(c, uint64(again)+1)
@@ -115,7 +115,7 @@ func (v *view) another(first *Member, c *Choice) *Member {
 		from = int(v.turns.Load() % uint64(len(v.members)))
 	}
 	for i := range v.members {
-		if m := v.members[(from+i)%len(v.members)]; !c.Tried.has(m) {
+		if m := v.members[(from+i)%len(v.members)]; !c.Tried.Has(m) {
 			return m
 		}
 	}
