@@ -349,6 +349,27 @@ func TestPanic(t *testing.T) {
 	}
 }
 
+// What a pool sees that has been replaced, or that has never been in force, is no news.
+func TestPanicOfAnotherPool(t *testing.T) {
+	s := newState()
+	var told []bool
+	s.OnPanic = func(_ string, panicking, _ bool) { told = append(told, panicking) }
+	rt := func(urls ...string) *routetablev1.RouteTable { return wireTable(withPool(endpoint("e", "/"), urls...)) }
+	first := inForce(t, rt("http://a", "http://b"), nil, s)
+	second := inForce(t, rt("http://a"), first, s)
+	setHealthy(second.Endpoint("e").Pool, "")
+	first.Endpoint("e").Pool.Refresh() // b is healthy
+	if diff := cmp.Diff([]bool{true}, told); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
+	}
+	never := compile(t, rt("http://c"), s)
+	never.Warm(second)
+	s.Retain(second)
+	if diff := cmp.Diff([]bool{true, false, true}, told); diff != "" {
+		t.Errorf("told in the end (-want +got):\n%s", diff)
+	}
+}
+
 // That nobody may get a request because all are drained is no panic.
 func TestDrainedIsNoPanic(t *testing.T) {
 	s := newState()

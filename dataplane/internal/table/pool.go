@@ -112,14 +112,19 @@ func (p *Pool) Unhealthy() bool { return p.refuse && p.view.Load().panicking }
 func (p *Pool) Refresh() {
 	p.refreshing.Lock()
 	defer p.refreshing.Unlock()
-	p.show(p.look(p.view.Load().turns))
+	p.view.Store(p.look(p.view.Load().turns))
+	// Requests that had the table from before still go by a pool that has been
+	// replaced, but what it sees is no news.
+	if p.state.uses(p) {
+		p.tell()
+	}
 }
 
-// show has requests go by a view.
-func (p *Pool) show(v *view) {
-	p.view.Store(v)
-	if p.metrics.Panic(v.panicking) && p.state.OnPanic != nil {
-		p.state.OnPanic(p.endpoint, v.panicking, p.refuse)
+// tell makes known whether nobody is usable.
+func (p *Pool) tell() {
+	panicking := p.view.Load().panicking
+	if p.metrics.Panic(panicking) && p.state.OnPanic != nil {
+		p.state.OnPanic(p.endpoint, panicking, p.refuse)
 	}
 }
 

@@ -182,7 +182,16 @@ func (e *Endpoint) join(s *State, counters *metrics.Endpoint, addresses []string
 		b.Metrics = counters.Backend(b.URL)
 		b.Metrics.Track(m.Health.State)
 	}
-	p.show(p.look(turns))
+	p.view.Store(p.look(turns))
+	p.tell()
+}
+
+// uses reports whether a pool is that of an endpoint in use, and has not been replaced.
+func (s *State) uses(p *Pool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.known[p.endpoint]
+	return e != nil && e.Pool == p
 }
 
 // identity is what a member of an endpoint is known by.
@@ -271,6 +280,7 @@ func (s *State) retainEndpoint(t *Table, e *Endpoint, urls map[string]bool) {
 		s.mu.Lock()
 		s.known[e.Name] = current
 		s.mu.Unlock()
+		current.Pool.Refresh()
 	}
 	clear(urls)
 	if current != nil {
