@@ -201,16 +201,34 @@ func Mismatch(e *routetablev1.Endpoint, r *Request) string {
 }
 
 // Target returns the request target (path and query) that a backend of the
-// endpoint is sent, by the rules of AppendTarget. The endpoint must
-// match the request.
+// endpoint is sent: what its rewrite makes of the path, if it has one, and then the
+// rules of AppendTarget, by which the path of the backend's URL comes before a path
+// that was rewritten. The endpoint must match the request. The error is ErrPath
+// when the rewrite makes no valid path.
 func Target(e *routetablev1.Endpoint, b *routetablev1.Backend, r *Request) (string, error) {
 	u, err := ParseBackendURL(b.GetUrl())
 	if err != nil {
 		return "", err
 	}
-	if _, err := r.normalize(); err != nil {
+	t, err := r.normalize()
+	if err != nil {
 		return "", err
 	}
-	path, prefix := pathOf(e)
-	return string(AppendTarget(nil, u.Path(), u.Query(), !prefix, Segments(path), []byte(r.Path), []byte(r.Query), r.HasQuery)), nil
+	own, prefix := pathOf(e)
+	exact, segments, path := !prefix, Segments(own), []byte(r.Path)
+	rewrite, err := NewRewrite(e.GetRewrite(), prefix)
+	if err != nil {
+		return "", err
+	}
+	if rewrite != nil {
+		if len(path) == 0 {
+			path = slash
+		}
+		rewritten, ok := rewrite.Append(nil, path, []byte(t.path), segments)
+		if !ok {
+			return "", ErrPath
+		}
+		exact, segments, path = false, 0, rewritten
+	}
+	return string(AppendTarget(nil, u.Path(), u.Query(), exact, segments, path, []byte(r.Query), r.HasQuery)), nil
 }

@@ -162,8 +162,7 @@ func AppendNormalPath[T text](dst []byte, raw T) ([]byte, error) {
 				case unreserved(c):
 					dst = append(dst, c)
 				default:
-					const digits = "0123456789ABCDEF"
-					dst = append(dst, '%', digits[c>>4], digits[c&15])
+					dst = appendEscape(dst, c)
 				}
 				i += 2
 			default:

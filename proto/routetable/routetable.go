@@ -21,8 +21,9 @@ const (
 	MaxNameBytes   = 200
 	MaxPathBytes   = 4096
 	MaxMethodBytes = 64
-	MaxHeaderBytes = 4096 // name or value of a header condition
 	MaxCookieBytes = 256  // name
+	MaxHeaderBytes = 4096 // name or value of a header field
+	MaxEdits       = 64   // of the header fields of one kind of message
 	MaxHostBytes   = 253  // the longest DNS name (RFC 1035 section 2.3.4)
 	MaxURLBytes    = 4096
 	MaxWeight      = 1000

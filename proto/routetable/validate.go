@@ -73,6 +73,7 @@ func Validate(t *routetablev1.RouteTable) error {
 func (v *validation) before(t *routetablev1.RouteTable) {
 	v.known("", nil, t)
 	v.check("port", nil, CheckRange(uint64(t.GetPort()), 1, 65535))
+	v.requestID = t.GetRequestId()
 }
 
 func (v *validation) after(t *routetablev1.RouteTable) {
@@ -83,8 +84,9 @@ func (v *validation) after(t *routetablev1.RouteTable) {
 
 // validation collects problems.
 type validation struct {
-	problems []error
-	at       where // of the endpoint that is being checked
+	problems  []error
+	at        where // of the endpoint that is being checked
+	requestID bool  // requests have ids
 }
 
 // where is an element of a list, perhaps within another; its text is made only
@@ -164,11 +166,15 @@ func (v *validation) endpoint(number int, e *routetablev1.Endpoint) {
 			v.ascending("headers", w, i, e.GetHeaders()[i-1].GetName(), m.GetName())
 		}
 	}
-	v.pool(w, e.GetPool())
+	v.pool(w, e)
 	v.timeouts(w, e.GetTimeouts())
 	v.loadBalancing(w, e.GetLoadBalancing())
 	v.admission(w, e)
 	v.retry(w, e.GetRetry())
+	v.headerEdits("request_headers", w, e.GetRequestHeaders())
+	v.headerEdits("response_headers", w, e.GetResponseHeaders())
+	v.rewrite(w, e)
+	v.answer(w, e)
 }
 
 // sorted checks each string of a list, and that they ascend.
@@ -202,9 +208,13 @@ func (v *validation) header(at where, m *routetablev1.HeaderMatch) {
 	v.check("value", &at, CheckHeaderValue(m.GetValue()))
 }
 
-func (v *validation) pool(w *where, pool []*routetablev1.Backend) {
-	if len(pool) == 0 {
+func (v *validation) pool(w *where, e *routetablev1.Endpoint) {
+	pool := e.GetPool()
+	switch answers := e.GetAnswer() != nil; {
+	case len(pool) == 0 && !answers:
 		v.report("pool", w, "is empty; it needs at least one backend")
+	case len(pool) > 0 && answers:
+		v.report("pool", w, "has backends, but the endpoint answers by itself")
 	}
 	var few [16]uint32
 	weights := few[:0]

@@ -86,12 +86,16 @@ func answerFor(ctx context.Context, env *Env, r *remote, file string, q *fleetv1
 func printExplanation(p *page, q *fleetv1.ExplainRequest, a *fleetv1.ExplainResponse) {
 	p.printf("%s %s\n", q.GetMethod(), q.GetUrl())
 	switch {
-	case a.GetStatus() == http.StatusOK:
+	case a.GetStatus() == http.StatusOK && a.GetEndpoint() == "":
 		p.printf("  -> %s: the data plane's own metrics; no endpoint matches\n", p.paint(green, "200 OK"))
 	case a.GetEndpoint() != "":
 		p.printf("  -> endpoint %s\n", p.paint(green, a.GetEndpoint()))
-		if a.GetStatus() != 0 {
+		switch {
+		case a.GetStatus() == 0:
+		case len(a.GetBackends()) > 0:
 			p.printf("     %s: every backend is drained (weight 0)\n", p.paint(red, statusText(a.GetStatus())))
+		default:
+			p.printf("     %s: the data plane answers by itself\n", statusText(a.GetStatus()))
 		}
 		for _, line := range a.GetSettings() {
 			p.printf("     %s\n", line)

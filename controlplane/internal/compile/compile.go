@@ -77,6 +77,8 @@ func endpoint(e *config.Endpoint, defaults *config.Defaults, timeouts timeoutsCa
 	out.RateLimit = rateLimit(e, defaults)
 	balance(out, e, defaults)
 	out.Retry = retries.get(&e.Retry)
+	answers(out, e)
+	edits(out, e, defaults)
 	// One allocation for the pool, as there are many.
 	backends := make([]routetablev1.Backend, len(e.Pool))
 	out.Pool = make([]*routetablev1.Backend, len(e.Pool))

@@ -53,6 +53,9 @@ type Defaults struct {
 	Panic         string
 	LoadBalancing LoadBalancing
 	Retry         Retry
+	// RequestHeaders and ResponseHeaders are joined with those of an endpoint, except
+	// for what concerns a header that the endpoint's name too; nil: none.
+	RequestHeaders, ResponseHeaders *HeaderEdits
 }
 
 // Unlimited is the Timeouts.Request, or Retry.PerTryTimeout, that is none.
@@ -126,8 +129,15 @@ type Endpoint struct {
 	Methods []string
 	// Headers must all be there; sorted by name.
 	Headers []Header
-	// Pool has at least one backend.
+	// Pool has at least one backend, unless Redirect or Respond is set.
 	Pool []Backend
+	// Redirect or Respond is what the data plane itself answers; nil: it does not.
+	Redirect *Redirect
+	Respond  *Respond
+	// RequestHeaders and ResponseHeaders are beside the defaults; nil: nothing is.
+	RequestHeaders, ResponseHeaders *HeaderEdits
+	// Rewrite is what becomes of the path; nil: nothing does.
+	Rewrite *Rewrite
 	// Timeouts that differ from the defaults.
 	Timeouts Timeouts
 	// PreserveHost sends the client's Host to the backend; nil: as in Defaults.
@@ -142,10 +152,36 @@ type Endpoint struct {
 	Retry Retry
 }
 
-// Header is a condition on one header field: a field of this name, which is in
-// lower case, has exactly this value.
+// Header is a header field. As a condition it has a name in lower case and means
+// that a field has exactly this value; elsewhere the value may have variables.
 type Header struct {
 	Name, Value string
+}
+
+// HeaderEdits are changes to header fields, each list sorted by name without regard
+// to letter case. Names to remove are in lower case.
+type HeaderEdits struct {
+	Set, Add []Header
+	Remove   []string
+}
+
+// Rewrite is a change of the path; one of Path, Prefix and Match is set.
+type Rewrite struct {
+	Path, Prefix   string
+	Match, Replace string
+}
+
+// Redirect sends clients elsewhere.
+type Redirect struct {
+	To     string
+	Status uint32
+}
+
+// Respond is a fixed answer.
+type Respond struct {
+	Status  uint32
+	Body    string
+	Headers []Header
 }
 
 // Backend is one URL of a pool.

@@ -71,6 +71,10 @@ func (r *reader) defaults(n node, at *path) {
 			d.LoadBalancing = *r.loadBalancing(v, at, loadBalancingOfDefaults)
 		case "retry":
 			r.retry(v, at, retryOfDefaults, &d.Retry)
+		case "requestHeaders":
+			d.RequestHeaders = r.headerEdits(v, at, requestHeadersOfDefaults)
+		case "responseHeaders":
+			d.ResponseHeaders = r.headerEdits(v, at, responseHeadersOfDefaults)
 		default:
 			panic("unread key " + key.path)
 		}
@@ -232,7 +236,9 @@ func (r *reader) endpoint(n node, at *path) {
 	r.entries = append(r.entries, entry{name: n.position()})
 	e := &r.config.Endpoints[len(r.config.Endpoints)-1]
 	mine := &r.entries[len(r.entries)-1]
+	keys := map[string]use{}
 	r.mapping(n, at, endpointsSchema, "{from: /index, pool: [http://localhost:5000]}", func(key *schema, v node, at *path) {
+		keys[key.key] = use{v.position(), at}
 		switch key.key {
 		case "name":
 			mine.name = v.position()
@@ -261,10 +267,21 @@ func (r *reader) endpoint(n node, at *path) {
 			e.LoadBalancing = r.loadBalancing(v, at, loadBalancingOfEndpoints)
 		case "retry":
 			r.retry(v, at, retryOfEndpoints, &e.Retry)
+		case "redirect":
+			r.redirect(v, at, e)
+		case "respond":
+			r.respond(v, at, e)
+		case "requestHeaders":
+			e.RequestHeaders = r.headerEdits(v, at, requestHeadersOfEndpoints)
+		case "responseHeaders":
+			e.ResponseHeaders = r.headerEdits(v, at, responseHeadersOfEndpoints)
+		case "rewrite":
+			r.rewrite(v, at, e)
 		default:
 			panic("unread key " + key.path)
 		}
 	})
+	r.answers(e, keys)
 	if e.Path == "" && !e.Prefix {
 		mine.mismatch = true
 	}

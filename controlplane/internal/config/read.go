@@ -15,6 +15,8 @@ type reader struct {
 	config   Config
 	entries  []entry // one per endpoint of config
 	problems problems
+	// requestIDs is where ${requestId} is used.
+	requestIDs []use
 }
 
 // path is where in the file a node is, from the inside out: it becomes text only
@@ -150,7 +152,7 @@ func (r *reader) mapping(n node, at *path, s *schema, example string, visit func
 		visit(k, value, inner)
 	})
 	for _, k := range s.keys {
-		if _, ok := seen[k.key]; k.must && !ok && !excused[k] {
+		if _, ok := seen[k.key]; k.must && !ok && !excused[k] && !slices.ContainsFunc(k.unless, func(key string) bool { _, ok := seen[key]; return ok }) {
 			r.problem(n, at, "%q is missing; required here: %s", k.key, s.required())
 		}
 	}

@@ -18,6 +18,7 @@ import (
 func (r *reader) relations() {
 	r.ties()
 	r.names()
+	r.requestIDsExist()
 }
 
 // ties reports endpoints that match the same requests with equal right. It

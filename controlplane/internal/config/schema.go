@@ -16,6 +16,8 @@ type schema struct {
 	def string
 	// must says that the key is required.
 	must bool
+	// unless are keys of the same mapping of which one takes the place of the key.
+	unless []string
 	// each says that the keys below belong to each item of a list.
 	each bool
 	// keys of the mapping that is the value (or each item of it).
@@ -53,6 +55,39 @@ var retryKeys = []schema{
 	{key: "budget", def: "20%"},
 }
 
+// headerEditKeys are the keys of requestHeaders and responseHeaders.
+var headerEditKeys = []schema{
+	{key: "set"},
+	{key: "add"},
+	{key: "remove"},
+}
+
+var (
+	requestHeadersOfDefaults   = &schema{key: "requestHeaders", keys: pointers(headerEditKeys)}
+	requestHeadersOfEndpoints  = &schema{key: "requestHeaders", keys: pointers(headerEditKeys)}
+	responseHeadersOfDefaults  = &schema{key: "responseHeaders", keys: pointers(headerEditKeys)}
+	responseHeadersOfEndpoints = &schema{key: "responseHeaders", keys: pointers(headerEditKeys)}
+
+	regexSchema = &schema{key: "regex", keys: []*schema{
+		{key: "match", must: true},
+		{key: "replace", must: true},
+	}}
+	rewriteSchema = &schema{key: "rewrite", keys: []*schema{
+		{key: "path"},
+		{key: "prefix"},
+		regexSchema,
+	}}
+	redirectSchema = &schema{key: "redirect", keys: []*schema{
+		{key: "to", must: true},
+		{key: "status", def: "302"},
+	}}
+	respondSchema = &schema{key: "respond", keys: []*schema{
+		{key: "status", def: "200"},
+		{key: "body", def: `""`},
+		{key: "headers"},
+	}}
+)
+
 var (
 	loadBalancingOfDefaults  = &schema{key: "loadBalancing", keys: pointers(loadBalancingKeys)}
 	loadBalancingOfEndpoints = &schema{key: "loadBalancing", keys: pointers(loadBalancingKeys)}
@@ -72,8 +107,10 @@ var (
 		{key: "panic", def: "useAll"},
 		loadBalancingOfDefaults,
 		retryOfDefaults,
+		requestHeadersOfDefaults,
+		responseHeadersOfDefaults,
 	}}
-	poolSchema = &schema{key: "pool", must: true, each: true, keys: []*schema{
+	poolSchema = &schema{key: "pool", must: true, unless: []string{"redirect", "respond"}, each: true, keys: []*schema{
 		{key: "url", must: true},
 		{key: "weight", def: "1"},
 		{key: "backup", def: "false"},
@@ -85,12 +122,17 @@ var (
 		{key: "methods"},
 		{key: "headers"},
 		poolSchema,
+		redirectSchema,
+		respondSchema,
 		timeoutsOfEndpoints,
 		{key: "preserveHost", def: "true"},
 		rateLimitOfEndpoints,
 		{key: "panic", def: "useAll"},
 		loadBalancingOfEndpoints,
 		retryOfEndpoints,
+		requestHeadersOfEndpoints,
+		responseHeadersOfEndpoints,
+		rewriteSchema,
 	}}
 	metricsSchema = &schema{key: "metrics", keys: []*schema{
 		{key: "onProxyPort", def: "true"},
@@ -189,9 +231,14 @@ func (s *schema) allowed() string {
 func (s *schema) required() string {
 	var names []string
 	for _, k := range s.keys {
-		if k.must {
-			names = append(names, k.key)
+		if !k.must {
+			continue
 		}
+		name := k.key
+		if len(k.unless) > 0 {
+			name += " (or " + strings.Join(k.unless, " or ") + ")"
+		}
+		names = append(names, name)
 	}
 	return strings.Join(names, ", ")
 }

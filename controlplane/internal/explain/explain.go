@@ -131,11 +131,19 @@ func token(s string) bool {
 // backends fills in who takes the request.
 func backends(answer *fleetv1.ExplainResponse, e *routetablev1.Endpoint, r *routetable.Request) error {
 	answer.Endpoint, answer.Settings = e.GetName(), settings(e)
+	if e.GetAnswer() != nil {
+		return itself(answer, e, r)
+	}
 	var weight uint32
 	for _, b := range e.GetPool() {
-		target, err := routetable.Target(e, b, r)
+		target, ok, err := target(e, b, r)
 		if err != nil {
-			return fmt.Errorf("endpoint %s, backend %s: %w", e.GetName(), b.GetUrl(), err)
+			return err
+		}
+		if !ok {
+			answer.Status, answer.Backends = http.StatusBadRequest, nil
+			answer.Settings = append(answer.Settings, "rewrite: it makes no valid path of this one")
+			return nil
 		}
 		host := r.Host
 		if e.GetReplaceHost() || host == "" {

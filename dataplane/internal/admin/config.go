@@ -23,8 +23,9 @@ type configView struct {
 }
 
 type endpointView struct {
-	Name string        `json:"name"`
-	Pool []backendView `json:"pool"`
+	Name   string        `json:"name"`
+	Pool   []backendView `json:"pool"`
+	Answer string        `json:"answer,omitempty"` // of an endpoint without a pool
 }
 
 type backendView struct {
@@ -60,9 +61,9 @@ func writeConfig(out io.Writer, f *activate.InForce) error {
 	_, _ = w.Write(bytes.TrimSuffix(text.Bytes(), []byte(end)))
 	between := ""
 	each := encoder("    ")
-	for name, pool := range f.Table.Describe() {
-		e := endpointView{Name: name, Pool: make([]backendView, 0, len(pool))}
-		for _, b := range pool {
+	for name, d := range f.Table.Describe() {
+		e := endpointView{Name: name, Pool: make([]backendView, 0, len(d.Pool)), Answer: d.Answer}
+		for _, b := range d.Pool {
 			e.Pool = append(e.Pool, backendView{b.URL, b.Weight})
 		}
 		text.Reset()

@@ -98,6 +98,21 @@ func (h *Head) Value(name string) (Span, bool) {
 	return Span{}, false
 }
 
+// Has reports whether a value is this one (lower case) in any letter case.
+func (h *Head) Has(value Span, lower string) bool { return foldEqual(value.Of(h.Raw), lower) }
+
+// Drop makes the fields of these names (lower case) end at this hop.
+func (h *Head) Drop(names []string) {
+	for i := range h.Fields {
+		f := &h.Fields[i]
+		for _, name := range names {
+			if f.Name.Len() == len(name) && foldEqual(f.Name.Of(h.Raw), name) {
+				f.Hop = true
+			}
+		}
+	}
+}
+
 // HasValue reports whether one of the field lines called name (lower case) has
 // exactly this value, not counting the white space around it.
 func (h *Head) HasValue(name, value string) bool {

@@ -475,3 +475,29 @@ func TestRequestReuse(t *testing.T) {
 		}
 	}
 }
+
+func TestOnlyAndDrop(t *testing.T) {
+	var r http1.Request
+	head := []byte("GET / HTTP/1.1\r\nHost: a\r\nVia: b\r\nX-Request-Id: 1\r\nReferer: 2\r\nx-CUSTOM: 3\r\nreferer: 4\r\nX-Custom: 5\r\nX-Customs: 6\r\nConnection: via\r\n\r\n")
+	if n, err := r.Parse(head, new(http1.Scan), http1.Limits{}); n != len(head) || err != nil {
+		t.Fatal(n, err)
+	}
+	if v, ok := r.Only(http1.XRequestID); !ok || string(v.Of(r.Raw)) != "1" {
+		t.Errorf("the only one is %v, %t", v, ok)
+	}
+	for _, name := range []http1.Name{http1.Referer, http1.Via, http1.Date} {
+		if v, ok := r.Only(name); ok {
+			t.Errorf("%v: %v", name, v)
+		}
+	}
+	r.Drop([]string{"x-custom", "referer", "none"})
+	var left []string
+	for _, f := range r.Fields {
+		if !f.Hop {
+			left = append(left, string(f.Value.Of(r.Raw)))
+		}
+	}
+	if got := strings.Join(left, " "); got != "a 1 6" {
+		t.Errorf("left are %s", got)
+	}
+}

@@ -3,6 +3,7 @@
 package proxy_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -63,6 +64,7 @@ var steadyTables = []struct {
 		&routetablev1.Key{Kind: routetablev1.KeyKind_KEY_KIND_COOKIE, Name: "c"}))}, // which POST does not have
 	{"hash of the client", wire(oneOf(routetablev1.Policy_POLICY_CONSISTENT_HASH,
 		&routetablev1.Key{Kind: routetablev1.KeyKind_KEY_KIND_CLIENT_IP}))},
+	{"edits", withID(wire(edited(everything, everything)))},
 	{"combined log, id", withID(logged(wire(anything()), routetablev1.AccessLogFormat_ACCESS_LOG_FORMAT_COMBINED))},
 }
 
@@ -73,6 +75,38 @@ func limited(e *routetablev1.Endpoint) *routetablev1.Endpoint {
 		Key: &routetablev1.Key{Kind: routetablev1.KeyKind_KEY_KIND_CLIENT_IP},
 	}
 	return e
+}
+
+// everything uses every variable.
+var everything = &routetablev1.HeaderEdits{
+	Set: []*routetablev1.Header{
+		field("X-A", "${client} ${endpoint} ${host} ${method} ${path}?${query} ${requestId} ${scheme}"), field("X-B", "b"),
+	},
+	Remove: []string{"cookie", "x-powered-by"},
+}
+
+// TestAnsweringDoesNotAllocate is about endpoints that answer by themselves.
+func TestAnsweringDoesNotAllocate(t *testing.T) {
+	fixed := answering(&routetablev1.Respond{Status: 200, Body: []byte("ok"), Headers: []*routetablev1.Header{field("X-A", "${client}")}})
+	fixed.ResponseHeaders = everything
+	for name, e := range map[string]*routetablev1.Endpoint{
+		"respond": fixed, "redirect": redirecting("https://${host}${path}?${query}", 302),
+	} {
+		w := newWorldOf(t, withID(wire(e)))
+		c := w.accept()
+		in := []byte(strings.Replace(browser, "?x=1", "?\"x", 1))
+		if n := testing.AllocsPerRun(1000, func() {
+			c.sent = c.sent[:0]
+			w.now++
+			w.tick()
+			w.engine.Data(&c.conn, in)
+			if len(c.sent) == 0 {
+				t.Fatal("not answered")
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
 }
 
 // TestKeepAliveRequestDoesNotAllocate. Race detection allocates by itself.

@@ -167,6 +167,10 @@ type request struct {
 	held  []byte
 	again *again // nil: it has been sent once, at most
 
+	// lines are the field lines that the endpoint adds to the response, borrowed from
+	// the engine; nil: none.
+	lines []byte
+
 	// note is what the route table wants to be kept about the request; nil when
 	// it wants nothing.
 	note *note

@@ -10,6 +10,7 @@ import (
 	"reverseproxy/dataplane/internal/http1"
 	"reverseproxy/dataplane/internal/metrics"
 	"reverseproxy/dataplane/internal/table"
+	"reverseproxy/proto/routetable"
 )
 
 // Pseudonym is the name under which this proxy appears in Via fields (RFC 9110
@@ -98,6 +99,7 @@ type Engine struct {
 	keyRoom, cookieLine []byte
 	report              metrics.Request
 	line                accesslog.Line
+	variables           routetable.Values // of the templates that are being filled in
 
 	buffers      [][]byte   // free
 	requestsFree []*request // free, each zeroed

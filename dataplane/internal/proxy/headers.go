@@ -44,6 +44,9 @@ import (
 //     the client's if there is exactly one line and it is short and visible
 //     ASCII, else a new one, so that logs cannot be confused with it. It is
 //     appended as a line of its own.
+//   - What the endpoint's requestHeaders remove or set is dropped, and what they set
+//     or add comes last. They cannot name fields that any other rule is about
+//     (routetable.CheckEditName).
 //   - Forwarded (RFC 7239) passes as it came: it is end to end for whoever uses
 //     it, and mixing two notations of one chain would be worse than one.
 //
@@ -61,6 +64,8 @@ import (
 //     backend's: client and logs then speak of the same request.
 //   - Set-Cookie is added when the endpoint's policy chooses by a cookie that the
 //     client does not have. Those of the backend pass.
+//   - The endpoint's responseHeaders do the same to final responses and to 101, the
+//     proxy's own among them, and nothing to other 1xx.
 //   - Upgrade passes in a 101 response, whose tunnel is made here, and in a 426,
 //     which would say nothing without it (RFC 9110 section 15.5.22).
 
@@ -95,6 +100,10 @@ func (e *Engine) appendRequestHead(dst []byte, c *Conn, backendHost string) []by
 		dst = append(dst, authority...)
 	}
 	dst = append(dst, "\r\n"...)
+	edits := x.endpoint.RequestHeaders
+	if edits != nil {
+		r.Drop(edits.Drop)
+	}
 
 	id := x.note.requestID()
 	keepProto, keepHost := false, false
@@ -166,6 +175,9 @@ func (e *Engine) appendRequestHead(dst []byte, c *Conn, backendHost string) []by
 		dst = append(dst, "\r\n"...)
 	}
 	dst = appendRequestID(dst, id)
+	if edits != nil {
+		dst = edits.Lines.Append(dst, e.values(c))
+	}
 	return append(dst, "\r\n"...)
 }
 
@@ -253,12 +265,13 @@ func responseFraming(r *http1.Response, how reframe) delimited {
 
 // appendResponseHead appends the head of a final response as the client gets it.
 // minor is the client's version; date is a whole Date line; id is nil when requests
-// have none, and cookie, a whole line, when the client is given none.
-func appendResponseHead(dst []byte, r *http1.Response, end delimited, keep bool, minor uint8, date, id, cookie []byte) []byte {
+// have none, and cookie, a whole line, when the client is given none; lines are those
+// that the endpoint adds.
+func appendResponseHead(dst []byte, r *http1.Response, end delimited, keep bool, minor uint8, date, id, cookie, lines []byte) []byte {
 	dst = appendStatus(dst, r)
 	dated := false
 	offer := r.Status == 426 && r.Upgrade
-	lines := copier{raw: r.Raw}
+	fields := copier{raw: r.Raw}
 	for i := range r.Fields {
 		f := &r.Fields[i]
 		drop := f.Hop
@@ -274,9 +287,9 @@ func appendResponseHead(dst []byte, r *http1.Response, end delimited, keep bool,
 		case http1.XRequestID:
 			drop = drop || id != nil
 		}
-		dst = lines.line(dst, f, drop)
+		dst = fields.line(dst, f, drop)
 	}
-	dst = lines.end(dst)
+	dst = fields.end(dst)
 	if end == byChunk {
 		dst = append(dst, chunkedField...)
 	}
@@ -286,6 +299,7 @@ func appendResponseHead(dst []byte, r *http1.Response, end delimited, keep bool,
 	dst = appendVia(dst, r)
 	dst = appendRequestID(dst, id)
 	dst = append(dst, cookie...)
+	dst = append(dst, lines...)
 	if offer {
 		dst = append(dst, upgradeField...)
 	}
@@ -311,21 +325,22 @@ func appendInterimHead(dst []byte, r *http1.Response) []byte {
 }
 
 // appendSwitchHead appends a 101 response; id is nil when requests have none, and cookie, a
-// whole line, when the client is given none.
-func appendSwitchHead(dst []byte, r *http1.Response, id, cookie []byte) []byte {
+// whole line, when the client is given none; lines are those that the endpoint adds.
+func appendSwitchHead(dst []byte, r *http1.Response, id, cookie, lines []byte) []byte {
 	dst = appendStatus(dst, r)
-	lines := copier{raw: r.Raw}
+	fields := copier{raw: r.Raw}
 	for i := range r.Fields {
 		f := &r.Fields[i]
 		drop := f.Hop && f.ID != http1.Upgrade || f.ID == http1.TransferEncoding || f.ID == http1.ContentLength ||
 			f.ID == http1.XRequestID && id != nil
-		dst = lines.line(dst, f, drop)
+		dst = fields.line(dst, f, drop)
 	}
-	dst = lines.end(dst)
+	dst = fields.end(dst)
 	dst = append(dst, upgradeField...)
 	dst = appendVia(dst, r)
 	dst = appendRequestID(dst, id)
 	dst = append(dst, cookie...)
+	dst = append(dst, lines...)
 	return append(dst, "\r\n"...)
 }
 

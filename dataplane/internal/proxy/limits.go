@@ -7,7 +7,8 @@ import (
 	"reverseproxy/dataplane/internal/table"
 )
 
-// admit forwards the request in e.req unless that is over a limit of its endpoint.
+// admit forwards the request in e.req, or has its endpoint answer by itself, unless
+// that is over a limit of the endpoint.
 func (e *Engine) admit(c *Conn, t *table.Table, body []byte) {
 	l := c.x.endpoint.Admission
 	if l != nil && l.Rate != nil {
@@ -15,6 +16,10 @@ func (e *Engine) admit(c *Conn, t *table.Table, body []byte) {
 			e.overLimit(c, 429, metrics.RateLimit, wait)
 			return
 		}
+	}
+	if a := c.x.endpoint.Answer; a != nil {
+		e.answerItself(c, a)
+		return
 	}
 	e.forward(c, t, body)
 }

@@ -143,6 +143,7 @@ func (e *Engine) route(c *Conn, t *table.Table, body []byte) {
 		e.answer(c, 400)
 	case found.Endpoint != nil:
 		e.forgetIdle(t)
+		e.prepare(c)
 		e.admit(c, t, body)
 	case found.Allow != "":
 		e.answerAllow(c, 405, found.Allow)
@@ -172,6 +173,10 @@ var rootPath = []byte("/")
 // forward gives the request in e.req to a backend of its endpoint, which is of t.
 func (e *Engine) forward(c *Conn, t *table.Table, body []byte) {
 	x := c.x
+	if !x.endpoint.Rewrite(&e.query) {
+		e.answer(c, 400)
+		return
+	}
 	to := e.choose(c)
 	if to == nil {
 		e.nobody(c)

@@ -107,7 +107,8 @@ func (e *Engine) response(b *Conn, p []byte) {
 		(!c.eof || c.hasUnused()) &&
 		b.reframe != toClose && (framing != http1.UntilClose || b.reframe == toChunk)
 
-	out := appendResponseHead(e.scratch, r, responseFraming(r, b.reframe), x.keep, x.minor, e.dateField(), x.note.requestID(), e.cookieField(x))
+	e.dropFields(x.endpoint.ResponseHeaders)
+	out := appendResponseHead(e.scratch, r, responseFraming(r, b.reframe), x.keep, x.minor, e.dateField(), x.note.requestID(), e.cookieField(x), x.lines)
 	head := len(out)
 	b.body.Start(framing, r.Length)
 	b.untilClose = framing == http1.UntilClose
@@ -357,11 +358,15 @@ func (e *Engine) end(c *Conn, code int) {
 		until = x.switched // an upgrade is answered when it is granted
 	}
 	e.report = metrics.Request{
-		Method: methodNames[x.method], Code: code, ByProxy: x.byProxy,
+		Method: methodNames[x.method], Code: code, ByProxy: x.byProxy && !x.itself(),
 		Duration: time.Duration(until - x.started), BytesIn: x.in, BytesOut: x.out,
 	}
 	x.counters.End(e.shard, &e.report)
 	x.counters = nil
+	if x.lines != nil {
+		e.putBuffer(x.lines)
+		x.lines = nil
+	}
 	if x.note != nil {
 		e.endNote(c, code)
 	}

@@ -219,6 +219,7 @@ func (e *Engine) reread(c *Conn) (body []byte) {
 		panic("a request cannot be read a second time")
 	}
 	e.ask()
+	x.endpoint.Rewrite(&e.query) // to what it was before
 	return x.held[x.head:]
 }
 

@@ -14,7 +14,8 @@ func (e *Engine) switchProtocols(b *Conn, p []byte) {
 		e.nonsense(c)
 		return
 	}
-	out := appendSwitchHead(e.scratch, &e.resp, x.note.requestID(), e.cookieField(x))
+	e.dropFields(x.endpoint.ResponseHeaders)
+	out := appendSwitchHead(e.scratch, &e.resp, x.note.requestID(), e.cookieField(x), x.lines)
 	x.note.answered(e.now, len(out))
 	out = append(out, p...)
 	// However long a tunnel lasts, it has been answered now.

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"reverseproxy/dataplane/internal/table"
+	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
 func TestMatchDoesNotAllocate(t *testing.T) {
@@ -27,6 +28,26 @@ func TestMatchDoesNotAllocate(t *testing.T) {
 			}
 		}); n != 0 {
 			t.Errorf("%s%s: %v allocations", target.host, target.path, n)
+		}
+	}
+}
+
+func TestRewriteDoesNotAllocate(t *testing.T) {
+	prefix, path := endpoint("a", "/a/*"), endpoint("b", "/b")
+	prefix.Rewrite = &routetablev1.Rewrite{To: &routetablev1.Rewrite_Prefix{Prefix: "/x"}}
+	path.Rewrite = &routetablev1.Rewrite{To: &routetablev1.Rewrite_Path{Path: "/x"}}
+	tab := compile(t, wireTable(prefix, path), newState())
+	for _, target := range []string{"/a/b/c", "/b", "/%61/b"} {
+		q := &table.Query{Method: []byte("GET"), Path: []byte(target)}
+		dst := make([]byte, 0, 100)
+		if n := testing.AllocsPerRun(100, func() {
+			e := tab.Match(q).Endpoint
+			if !e.Rewrite(q) {
+				t.Fatal("no path")
+			}
+			dst = e.AppendTarget(dst[:0], e.Pool.Backends[0], q)
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", target, n)
 		}
 	}
 }

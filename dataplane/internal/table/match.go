@@ -19,6 +19,7 @@ type Query struct {
 
 	host, path []byte // room for normal forms
 	normal     []byte // the path in normal form
+	rewritten  []byte // see Endpoint.Rewrite
 }
 
 // NormalPath returns the path in normal form. Only after a Match that found an

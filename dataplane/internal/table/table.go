@@ -55,13 +55,16 @@ type Endpoint struct {
 	IdleTimeout                     time.Duration
 	RequestTimeout                  time.Duration // 0: none
 	ReplaceHost                     bool
-	Retry                           *Retry // nil: nothing is sent again
+	Retry                           *Retry  // nil: nothing is sent again
+	RequestHeaders, ResponseHeaders *Edits  // nil: none
+	Answer                          *Answer // nil: a backend of the pool answers
 	Pool                            *Pool
 	Admission                       *Admission // nil: there are none
 	Metrics                         *metrics.Endpoint
 
 	exact    bool
-	segments uint16 // of a prefix
+	segments uint16              // of a prefix
+	rewrite  *routetable.Rewrite // nil: none
 	// What it asks for beyond host and path.
 	methods []string // none: any
 	headers []header
@@ -91,10 +94,13 @@ func (t *Table) Endpoint(name string) *Endpoint {
 }
 
 // AppendTarget appends the request target that b is sent, by the rules of
-// routetable.AppendTarget. Only after a Match of q that returned e, while q's
-// Path is what it was then.
+// routetable.Target. Only after a Match of q that returned e and a Rewrite that
+// returned true, while q's Path is what it was then.
 func (e *Endpoint) AppendTarget(dst []byte, b *Backend, q *Query) []byte {
 	own, first := b.URL[len("http://")+len(b.Host):b.path], b.URL[b.query:]
+	if e.rewrite != nil {
+		return routetable.AppendTarget(dst, own, first, false, 0, q.rewritten, q.Query, q.HasQuery)
+	}
 	return routetable.AppendTarget(dst, own, first, e.exact, int(e.segments), q.Path, q.Query, q.HasQuery)
 }
 

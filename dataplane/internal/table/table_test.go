@@ -190,8 +190,8 @@ func TestDescribe(t *testing.T) {
 		Pool []table.Entry
 	}
 	var got []seen
-	for name, pool := range tab.Describe() {
-		got = append(got, seen{name, pool})
+	for name, d := range tab.Describe() {
+		got = append(got, seen{name, d.Pool})
 		if name == "b" {
 			break
 		}

@@ -96,6 +96,12 @@ func (t *Table) unfold(w *routetablev1.Endpoint) (e *Endpoint, addresses []strin
 	} else {
 		e.exact = true
 	}
+	var err error
+	if e.rewrite, err = routetable.NewRewrite(w.GetRewrite(), !e.exact); err != nil {
+		panic("a valid table has an invalid rewrite: " + err.Error())
+	}
+	e.RequestHeaders, e.ResponseHeaders = newEdits(w.GetRequestHeaders()), newEdits(w.GetResponseHeaders())
+	e.Answer = newAnswer(w, e.ResponseHeaders)
 	for _, m := range w.GetHeaders() {
 		e.headers = append(e.headers, header{m.GetName(), m.GetValue()})
 	}
@@ -336,17 +342,24 @@ type Entry struct {
 	Weight uint32
 }
 
-// Describe yields the endpoints by name, each with its pool. It does not bring
-// them into use.
-func (t *Table) Describe() iter.Seq2[string, []Entry] {
-	return func(yield func(string, []Entry) bool) {
+// Description is what an endpoint does with requests.
+type Description struct {
+	Pool []Entry
+	// Answer is what an endpoint without a pool answers: a status, and the location of
+	// a redirect. Empty: a backend does.
+	Answer string
+}
+
+// Describe yields the endpoints by name. It does not bring them into use.
+func (t *Table) Describe() iter.Seq2[string, Description] {
+	return func(yield func(string, Description) bool) {
 		for i := range t.records {
 			w := t.message(uint32(i))
-			pool := make([]Entry, len(w.GetPool()))
+			d := Description{Pool: make([]Entry, len(w.GetPool())), Answer: describeAnswer(w)}
 			for i, b := range w.GetPool() {
-				pool[i] = Entry{b.GetUrl(), b.GetWeight()}
+				d.Pool[i] = Entry{b.GetUrl(), b.GetWeight()}
 			}
-			if !yield(w.GetName(), pool) {
+			if !yield(w.GetName(), d) {
 				return
 			}
 		}

@@ -900,8 +900,7 @@ func (x *Header) GetValue() string {
 // ExplainResponse is which endpoint takes the request, and why.
 type ExplainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Status the proxy would answer by itself: 404, 405 or 400; 0 when a backend
-	// answers.
+	// Status that the data plane would answer by itself; 0 when a backend answers.
 	Status uint32 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
 	// Name of the endpoint that takes the request; empty when none does.
 	Endpoint string `protobuf:"bytes,2,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
