@@ -57,6 +57,7 @@ var pure = []string{
 	"dataplane/internal/http1",
 	"dataplane/internal/table",
 	"dataplane/internal/accesslog",
+	"dataplane/internal/proxyprotocol",
 }
 
 var rules = []rule{

@@ -42,6 +42,7 @@ func Compile(c *config.Config) (*routetablev1.RouteTable, error) {
 		},
 		RequestId:      c.RequestID,
 		TrustedProxies: c.TrustedProxies,
+		ProxyProtocol:  c.ProxyProtocol,
 	}
 	if l := &c.AccessLog; l.Path != "" {
 		t.AccessLog = &routetablev1.AccessLog{

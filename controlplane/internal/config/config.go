@@ -38,6 +38,9 @@ type Config struct {
 	// TrustedProxies are the address prefixes of proxies in front, in canonical form,
 	// sorted.
 	TrustedProxies []string
+	// ProxyProtocol makes every client connection begin with a header of the PROXY
+	// protocol.
+	ProxyProtocol bool
 	// AcknowledgeDrop is the beginning of the version of the route table that
 	// may lose most of its endpoints to this file: at least 8 hexadecimal
 	// digits in lower case, or empty.

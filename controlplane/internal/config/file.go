@@ -42,6 +42,10 @@ func (r *reader) file(n node) {
 			}
 		case "trustedProxies":
 			r.trustedProxies(v, at)
+		case "proxyProtocol":
+			if b, ok := r.boolean(v, at); ok {
+				c.ProxyProtocol = b
+			}
 		case "acknowledgeDrop":
 			r.acknowledgeDrop(v, at)
 		default:

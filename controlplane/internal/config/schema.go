@@ -159,6 +159,7 @@ var (
 		accessLogSchema,
 		{key: "requestId", def: "false"},
 		{key: "trustedProxies"},
+		{key: "proxyProtocol", def: "false"},
 		{key: "acknowledgeDrop", def: `""`},
 	}}, nil)
 )

@@ -309,23 +309,30 @@ var reasonLabels = [reasons]string{
 	"connect_failed", "connect_timeout", "response_timeout", "idle_timeout", "per_try_timeout", "request_timeout", "reset", "bad_message",
 }
 
-// ClientReason is why a client, and no backend, failed a request: a fixed set of
+// ClientReason is why a client, and no backend, failed a request or a connection: a fixed set of
 // label values, none of which is a Reason's.
 type ClientReason uint8
 
 // The reasons.
 const (
-	HeadTimeout   ClientReason = iota // the head of the request did not come in time
-	BodyTimeout                       // the client stopped in its body
-	ReadTimeout                       // it took nothing of its response
-	TooSlow                           // it was waited for when the time for the whole request had passed
-	clientReasons = iota
+	HeadTimeout ClientReason = iota // the head of the request did not come in time
+	BodyTimeout                     // the client stopped in its body
+	ReadTimeout                     // it took nothing of its response
+	TooSlow                         // it was waited for when the time for the whole request had passed
+
+	// Of connections that end before there is a request.
+	NoProxyHeader        // no header of the PROXY protocol, or a malformed one
+	ProxyHeaderTimeout   // it did not come in time
+	UntrustedProxyHeader // it came from somebody who is no trusted proxy
+	clientReasons        = iota
 )
 
 // String returns the label value.
 func (r ClientReason) String() string { return clientReasonLabels[r] }
 
-var clientReasonLabels = [clientReasons]string{"head_timeout", "body_timeout", "read_timeout", "too_slow"}
+var clientReasonLabels = [clientReasons]string{
+	"head_timeout", "body_timeout", "read_timeout", "too_slow", "no_proxy_header", "proxy_header_timeout", "untrusted_proxy_header",
+}
 
 // ClientError counts a failure of a client. Only by the owner of the shard.
 func (s *Set) ClientError(shard int, r ClientReason) {

@@ -208,6 +208,7 @@ func TestClientErrors(t *testing.T) {
 	want(t, s, "client_errors", map[string]float64{
 		"client_errors_total{reason=head_timeout}": 0, "client_errors_total{reason=body_timeout}": 2,
 		"client_errors_total{reason=read_timeout}": 0, "client_errors_total{reason=too_slow}": 1,
+		"client_errors_total{reason=no_proxy_header}": 0, "client_errors_total{reason=proxy_header_timeout}": 0, "client_errors_total{reason=untrusted_proxy_header}": 0,
 	})
 }
 

@@ -23,14 +23,20 @@ func (c *Conn) clientAddress() []byte {
 	return x.address[:x.addressSize]
 }
 
-// lookBehind finds out whether the request in e.req comes from a trusted proxy, and
-// whose it is then. The peer is looked up once for each connection and set.
-func (e *Engine) lookBehind(c *Conn, trusted *table.Prefixes) {
-	if c.trustedBy != trusted.Number {
+// isTrusted reports whether the peer of a client connection is a trusted proxy. It is
+// looked up once for each connection and set.
+func (c *Conn) isTrusted(proxies *table.Prefixes) bool {
+	if c.trustedBy != proxies.Number {
 		peer, err := netip.ParseAddr(c.remote)
-		c.trusted, c.trustedBy = err == nil && trusted.Contains(peer), trusted.Number
+		c.trusted, c.trustedBy = err == nil && proxies.Contains(peer), proxies.Number
 	}
-	if c.trusted {
+	return c.trusted
+}
+
+// lookBehind finds out whether the request in e.req comes from a trusted proxy, and
+// whose it is then.
+func (e *Engine) lookBehind(c *Conn, trusted *table.Prefixes) {
+	if c.isTrusted(trusted) {
 		c.x.trusted = true
 		c.x.forwardedFor(&e.req, trusted)
 	}

@@ -35,6 +35,7 @@ const (
 	closed state = iota
 
 	// Client connections.
+	preface  // accepted, and a header of the PROXY protocol must come; idle follows
 	idle     // between requests: nothing of the next one has been read
 	head     // a part of a request head has been read
 	exchange // a request is being forwarded and answered
@@ -115,7 +116,7 @@ type Conn struct {
 	untilClose bool
 
 	// trusted: this client connection comes from a trusted proxy, by the set of them
-	// that has the number trustedBy; see lookBehind.
+	// that has the number trustedBy; see isTrusted.
 	trusted   bool
 	trustedBy uint32
 
@@ -125,7 +126,7 @@ type Conn struct {
 
 	// Client connections only.
 	origin *Origin
-	remote string // the address of the peer, without port
+	remote string // the address of the peer, without port; of a PROXY protocol header, its source
 	until  int64  // when lingering ends, whatever the client does
 	// x is the exchange in progress: set from the end of its request's head until
 	// the connection waits for the next request, lingers or is closed.
@@ -263,7 +264,7 @@ func (e *Engine) keep(c *Conn, rest []byte, own bool) {
 // AtRest reports whether c is a client connection that has been between two
 // requests since a moment, in the time of SetNow, or longer.
 func (c *Conn) AtRest(since int64) bool {
-	return c.state == idle && !c.hasUnused() && c.rested <= since
+	return (c.state == idle || c.state == preface) && !c.hasUnused() && c.rested <= since
 }
 
 // Origin returns where a client connection comes from, nil for one to a backend.

@@ -136,6 +136,10 @@ func (e *Engine) Accept(c *Conn, remote string, o *Origin) {
 	}
 	c.state = idle
 	e.metrics.Connections(e.shard, metrics.Idle, 1)
+	if t := e.live.Load(); t != nil && t.ProxyProtocol {
+		e.expectHeader(c)
+		return
+	}
 	e.rest(c)
 }
 
@@ -151,6 +155,8 @@ func (e *Engine) Refuse(c *Conn, remote string, o *Origin) {
 // Not while c is paused.
 func (e *Engine) Data(c *Conn, p []byte) {
 	switch c.state {
+	case preface:
+		e.header(c, p)
 	case idle, head:
 		e.requests(c, p)
 	case exchange:
@@ -179,6 +185,8 @@ func (e *Engine) Data(c *Conn, p []byte) {
 func (e *Engine) EOF(c *Conn, err error) {
 	c.eof = true
 	switch c.state {
+	case preface:
+		e.headerEOF(c)
 	case idle, head:
 		e.clientGone(c, err)
 	case exchange:
@@ -250,6 +258,8 @@ func (e *Engine) Drained(c *Conn) {
 // Timeout tells that the deadline of c has passed.
 func (e *Engine) Timeout(c *Conn) {
 	switch c.state {
+	case preface:
+		e.headerFailed(c, metrics.ProxyHeaderTimeout)
 	case idle:
 		e.idleTimeout(c)
 	case head:
@@ -363,7 +373,7 @@ const uncounted = -1
 
 func counted(s state) int {
 	switch s {
-	case idle:
+	case preface, idle:
 		return int(metrics.Idle)
 	case tunnel:
 		return int(metrics.Tunnel)

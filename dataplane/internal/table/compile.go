@@ -39,6 +39,7 @@ func New(encoded []byte, version string, revision uint64, s *State) (*Table, err
 		MetricsOnProxyPort: !rest.GetHideMetricsOnProxyPort(),
 		AccessLog:          accessLog(rest.GetAccessLog()),
 		RequestID:          rest.GetRequestId(),
+		ProxyProtocol:      rest.GetProxyProtocol(),
 		TrustedProxies:     newPrefixes(rest.GetTrustedProxies()),
 		Limits: Limits{
 			HeadBytes:     int(l.GetMaxHeadBytes()),

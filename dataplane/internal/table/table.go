@@ -28,6 +28,7 @@ type Table struct {
 	Limits             Limits
 	AccessLog          *accesslog.Settings // nil: there is none
 	RequestID          bool                // every request has an X-Request-Id
+	ProxyProtocol      bool                // connections begin with a header of the PROXY protocol
 	TrustedProxies     *Prefixes           // whose X-Forwarded fields are believed; nil: nobody's
 
 	state  *State
