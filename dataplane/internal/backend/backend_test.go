@@ -130,12 +130,17 @@ func TestShare(t *testing.T) {
 		if share, grows := m.Share(0); share != backend.Whole || grows != 0 {
 			t.Errorf("without a slow start it has %d tenths", share)
 		}
-		m.ComeBack()
-		for share, grows := m.Share(3); grows > 0; share, grows = m.Share(3) {
-			if share < 1 || share >= backend.Whole {
-				t.Errorf("in a very short time it has %d tenths", share)
+		for _, slowStart := range []time.Duration{1, 3, 9, 17, 100} {
+			m.ComeBack()
+			for at := time.Duration(0); at < slowStart; at++ {
+				if share, grows := m.Share(slowStart); share < 1 || share >= backend.Whole || grows <= 0 || at+grows > slowStart {
+					t.Errorf("after %d of %d ns it has %d tenths, growing in %d", at, slowStart, share, grows)
+				}
+				time.Sleep(1)
 			}
-			time.Sleep(grows)
+			if share, grows := m.Share(slowStart); share != backend.Whole || grows != 0 {
+				t.Errorf("after %d ns it has %d tenths, growing in %d", slowStart, share, grows)
+			}
 		}
 	})
 }

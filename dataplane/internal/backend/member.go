@@ -65,8 +65,11 @@ func (m *Member) Share(slowStart time.Duration) (tenths uint32, grows time.Durat
 		return Whole, 0
 	}
 	step := max(slowStart/(Whole-1), 1)
-	steps := min(up/step, Whole-2)
-	return 1 + uint32(steps), (steps+1)*step - up
+	steps := uint32(up / step)
+	if steps >= Whole-1 { // the division has left something
+		return Whole - 1, slowStart - up
+	}
+	return 1 + steps, step - up%step
 }
 
 // Usable reports whether it is healthy and not ejected.
