@@ -9,9 +9,9 @@ import (
 )
 
 // firstPause is how long a request waits before it is sent again to a member that
-// has failed it already, because no other is left; it doubles each time. Another
-// member is tried at once: nothing is known against it.
-const firstPause = 25 * time.Millisecond
+// has failed it already, because no other is left; it doubles each time, up to
+// longestPause. Another member is tried at once: nothing is known against it.
+const firstPause, longestPause = 25 * time.Millisecond, 200 * time.Millisecond
 
 // again is the state of a request that has been sent more than once.
 type again struct {
@@ -145,7 +145,7 @@ func (e *Engine) sendAgain(c *Conn, to *table.Member) {
 	x.failed = false
 	x.note.failed("")
 	if x.again.tried.Has(to) {
-		x.again.resume = e.now + int64(firstPause)<<x.again.pauses
+		x.again.resume = e.now + int64(min(firstPause<<x.again.pauses, longestPause))
 		x.again.pauses++
 		if !x.done {
 			e.pause(c) // nobody could be given more of the body

@@ -365,11 +365,12 @@ func TestRetryNeverAfterAResponseHasBegun(t *testing.T) {
 
 // TestRetryAtTheSameBackend: with no other left, it gets some time, more each time.
 func TestRetryAtTheSameBackend(t *testing.T) {
-	w := retryWorld(t, retrying(1, func(r *routetablev1.Retry) { r.Attempts = 4 }))
+	w := retryWorld(t, retrying(1, func(r *routetablev1.Retry) { r.Attempts = 6 }))
 	c := w.accept()
 	w.data(c, put[:len(put)-1])
 	w.failDial(w.dialled[0], false)
-	for i, pause := range []time.Duration{25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond} {
+	for i, pause := range []time.Duration{25, 50, 100, 200, 200} {
+		pause *= time.Millisecond
 		w.pass(pause-1, c)
 		if len(w.dialled) != i+1 {
 			t.Fatalf("attempt %d came too early", i+2)
@@ -381,7 +382,7 @@ func TestRetryAtTheSameBackend(t *testing.T) {
 		if len(w.dialled) != i+2 {
 			t.Fatalf("no attempt %d", i+2)
 		}
-		if i < 2 {
+		if i < 4 {
 			w.failDial(w.newest(), false)
 		}
 	}
@@ -394,7 +395,7 @@ func TestRetryAtTheSameBackend(t *testing.T) {
 	if got := undated(c.take()); got != okaySent {
 		t.Errorf("got %q", got)
 	}
-	if l := w.line(); l.Attempts != 4 || w.inFlight() != 0 {
+	if l := w.line(); l.Attempts != 6 || w.inFlight() != 0 {
 		t.Errorf("logged %+v; %d in flight", l, w.inFlight())
 	}
 }
