@@ -9,10 +9,11 @@ from e2e.harness.load import Load
 from e2e.harness.metrics import Metrics, parse
 from e2e.harness.origin import Origin, Request, answer
 from e2e.harness.ports import Reservation, free_port
-from e2e.harness.processes import ControlPlane, DataPlane, Program, allow_files, run
+from e2e.harness.processes import Backend, ControlPlane, DataPlane, Program, allow_files, run
 from e2e.harness.scenario import Scenario, eventually
 
 __all__ = [
+    "Backend",
     "Client",
     "ConnectionLost",
     "ControlPlane",

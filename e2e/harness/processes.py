@@ -7,6 +7,7 @@ import re
 import resource
 import signal
 import subprocess
+import sys
 import time
 
 from e2e.harness import metrics
@@ -165,6 +166,15 @@ class Program:
             if isinstance(record, dict):
                 records.append(record)
         return records
+
+
+class Backend(Program):
+    """An origin that names itself, in a process of its own."""
+
+    def __init__(self, name: str, log: pathlib.Path):
+        self.port = free_port()
+        self.url = "http://127.0.0.1:%d" % self.port
+        super().__init__(name, [sys.executable, "-B", "-m", "e2e.harness.backend", name, str(self.port)], log, cwd=ROOT)
 
 
 class Plane(Program):

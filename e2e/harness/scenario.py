@@ -10,10 +10,10 @@ import unittest
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from e2e.harness.client import ConnectionLost
+from e2e.harness.client import ConnectionLost, get
 from e2e.harness.origin import Handler, Origin, name_yourself
 from e2e.harness.ports import Reservation
-from e2e.harness.processes import BUILD, DRIVER, ControlPlane, DataPlane, Program
+from e2e.harness.processes import BUILD, DRIVER, Backend, ControlPlane, DataPlane, Program
 
 T = TypeVar("T")
 
@@ -76,6 +76,13 @@ class Scenario(unittest.TestCase):
         o = Origin(name, handler, record)
         self.addCleanup(o.stop)
         return o
+
+    def backend(self, name: str) -> Backend:
+        """An origin in a process of its own, ready when this returns."""
+        b = Backend(name, self.dir / (name + ".log"))
+        self.program(b)
+        self.wait_backend(b)
+        return b
 
     def program(self, p: Program) -> Program:
         """Starts it, and stops it after the test, which fails when the program
@@ -159,6 +166,9 @@ class Scenario(unittest.TestCase):
             return status
 
         return eventually(applied, "all applied", within)
+
+    def wait_backend(self, b: Backend) -> None:
+        eventually(lambda: get(b.port, "/").status == 200, "%s answers" % b.name)
 
     def wait_state(self, cp: ControlPlane, dp: DataPlane, state: str, within: float = 30) -> dict:
         """Waits until the control plane shows the data plane in this state."""
