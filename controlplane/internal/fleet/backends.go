@@ -291,13 +291,17 @@ func describeBackends(e *routetablev1.Endpoint, sums map[backendKey]*backendSum)
 	return list
 }
 
-// unhealthy counts the URLs that a data plane has reported trouble with. f.mu is held.
-func (f *Fleet) unhealthy(desired *Table) int {
+// unhealthy counts the URLs of the table that one of the sessions has reported trouble
+// with.
+func unhealthy(sessions []*session, t *Table) int {
 	urls := map[string]struct{}{}
-	for _, s := range f.reporting() {
+	for _, s := range sessions {
 		s.rows.mu.Lock()
 		for key := range s.rows.troubled {
-			if _, found := desired.backend(key); found {
+			if _, counted := urls[key.url]; counted {
+				continue // in an outage every session has the same ones
+			}
+			if _, found := t.backend(key); found {
 				urls[key.url] = struct{}{}
 			}
 		}

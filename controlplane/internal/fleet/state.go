@@ -91,6 +91,14 @@ type View struct {
 
 // Observe returns the fleet as it is.
 func (f *Fleet) Observe() View {
+	view, sessions := f.observation()
+	view.Unhealthy = unhealthy(sessions, view.Desired)
+	return view
+}
+
+// observation returns what Observe does with the lock held, and the sessions whose
+// reports count.
+func (f *Fleet) observation() (View, []*session) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now, desired := f.opts.Now(), f.desired.Load()
@@ -105,7 +113,7 @@ func (f *Fleet) Observe() View {
 			list = append(list, d)
 		}
 	}
-	return View{Desired: desired, DataPlanes: list, Draining: f.draining(desired, now), Unhealthy: f.unhealthy(desired)}
+	return View{Desired: desired, DataPlanes: list, Draining: f.draining(desired, now)}, f.reporting()
 }
 
 // visible returns the sessions of an id that stand for data planes of their

@@ -15,6 +15,9 @@ const (
 	// reportInterval is the shortest time between two reports about backends: rates
 	// over less would be noise.
 	reportInterval = 500 * time.Millisecond
+	// countShare is how much longer than counting what is in flight the time is after
+	// which it is done again: with 100,000 endpoints in use it takes 0.16 s.
+	countShare = 10
 )
 
 // reporter makes the heartbeats of one stream. It belongs to the sender.
@@ -23,6 +26,7 @@ type reporter struct {
 	backends *metrics.Reporter
 	reported time.Time // when backends were reported last
 	watched  []string  // by URL
+	recount  time.Time // when they may be counted again
 }
 
 func (s *Subscriber) newReporter() *reporter {
@@ -33,10 +37,15 @@ func (s *Subscriber) newReporter() *reporter {
 func (r *reporter) heartbeat(backends bool) *routetablev1.SubscribeRequest {
 	m := r.s.heartbeat() // the state first, see routetable.proto
 	h := m.GetHeartbeat()
-	for i, n := range r.s.o.Metrics.InFlight(r.watched) {
-		h.Watched = append(h.Watched, &routetablev1.InFlight{Url: r.watched[i], Requests: n})
-	}
 	now := time.Now()
+	if len(r.watched) > 0 && !now.Before(r.recount) {
+		for i, n := range r.s.o.Metrics.InFlight(r.watched) {
+			h.Watched = append(h.Watched, &routetablev1.InFlight{Url: r.watched[i], Requests: n})
+		}
+		took := time.Since(now)
+		now = now.Add(took)
+		r.recount = now.Add(countShare * took)
+	}
 	if !backends || now.Sub(r.reported) < reportInterval {
 		return m
 	}

@@ -52,14 +52,21 @@ func TestReportsWhenAsked(t *testing.T) {
 	watch := []string{backend2, "http://unknown", backend1}
 	inFlight := func(two, one uint64) {
 		t.Helper()
-		p.ask(t, &routetablev1.Report{Watch: watch})
+		var got *routetablev1.Heartbeat
+		eventually(t, "what is in flight, not sooner than is cheap", func() error {
+			p.ask(t, &routetablev1.Report{Watch: watch})
+			if got = p.nextHeartbeat(t); len(got.GetWatched()) == 0 {
+				return errors.New("not told")
+			}
+			return nil
+		})
 		want := &routetablev1.Heartbeat{
 			State: &routetablev1.State{Version: version, Revision: 1, Source: routetablev1.Source_SOURCE_STREAM},
 			Watched: []*routetablev1.InFlight{
 				{Url: backend2, Requests: two}, {Url: "http://unknown"}, {Url: backend1, Requests: one},
 			},
 		}
-		if diff := cmp.Diff(want, p.nextHeartbeat(t), protocmp.Transform()); diff != "" {
+		if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
 			t.Errorf("heartbeat (-want +got):\n%s", diff)
 		}
 	}

@@ -981,8 +981,9 @@ type Heartbeat struct {
 	// follow in the next ones. A heartbeat that is sent out of turn may have none.
 	Backends []*BackendReport `protobuf:"bytes,4,rep,name=backends,proto3" json:"backends,omitempty"`
 	// Requests in flight to each of the backends that the last Report has named, in
-	// its order. They were counted after state was read, so that with a state in which
-	// a backend has weight 0 a count of 0 is final.
+	// its order, or none when that has just been told. They were counted after state
+	// was read, so that with a state in which a backend has weight 0 a count of 0 is
+	// final.
 	Watched       []*InFlight `protobuf:"bytes,5,rep,name=watched,proto3" json:"watched,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
