@@ -17,8 +17,24 @@ func CheckRate(requests uint32, per time.Duration) error {
 	return nil
 }
 
-// admission checks how much an endpoint may take.
+// admission checks how much an endpoint and its backends may take.
 func (v *validation) admission(w *where, e *routetablev1.Endpoint) {
+	v.check("max_requests", w, CheckRange(uint64(e.GetMaxRequests()), 0, MaxRequests))
+	limited := e.GetMaxRequests() > 0
+	for i, b := range e.GetPool() {
+		if b.GetMaxRequests() > 0 {
+			limited = true
+			v.check("max_requests", &where{w, "pool", i}, CheckRange(uint64(b.GetMaxRequests()), 0, MaxRequests))
+		}
+	}
+	if q := e.GetQueue(); q != nil {
+		v.known("queue", w, q)
+		v.check("queue.size", w, CheckRange(uint64(q.GetSize()), 1, MaxQueue))
+		v.duration("queue.timeout", w, q.GetTimeout())
+		if !limited {
+			v.report("queue", w, "has nothing to wait for: neither the endpoint nor a backend has max_requests")
+		}
+	}
 	if l := e.GetRateLimit(); l != nil {
 		v.rateLimit(w, l)
 	}
@@ -44,7 +60,7 @@ func (v *validation) rateLimit(w *where, l *routetablev1.RateLimit) {
 			v.report("rate_limit.key.name", w, "is set; only a header has a name")
 		}
 	case routetablev1.KeyKind_KEY_KIND_HEADER:
-		v.check("rate_limit.key.name", w, CheckHeaderName(k.GetName()))
+		v.check("rate_limit.key.name", w, CheckKeyHeader(k.GetName()))
 	default:
 		v.report("rate_limit.key.kind", w, "%d is not a property of a request that rates can be counted by", k.GetKind())
 	}

@@ -22,11 +22,24 @@ func TestValidateLimits(t *testing.T) {
 	key := func(kind routetablev1.KeyKind, name string) func(*endpoint) {
 		return rate(func(l *routetablev1.RateLimit) { l.Key = &routetablev1.Key{Kind: kind, Name: name} })
 	}
+	queue := func(most, size uint32) func(*endpoint) {
+		return func(e *endpoint) {
+			e.MaxRequests, e.Queue = most, &routetablev1.Queue{Size: size, Timeout: durationpb.New(time.Second)}
+		}
+	}
 	for _, tt := range []struct {
 		name   string
 		change func(*endpoint)
 		want   string // the path and part of the message of the only problem; empty: it is valid
 	}{
+		{"requests in flight", func(e *endpoint) { e.MaxRequests, e.Pool[0].MaxRequests = 1_000_000, 1 }, ""},
+		{"too many", func(e *endpoint) { e.MaxRequests = 1_000_001 }, "max_requests: 1000001 is out of range"},
+		{"too many of a backend", func(e *endpoint) { e.Pool[1].MaxRequests = 1_000_001 }, "pool[1].max_requests: 1000001 is out of range"},
+		{"queue", queue(1, 1), ""},
+		{"queue for a backend", func(e *endpoint) { queue(0, 1)(e); e.Pool[1].MaxRequests = 1 }, ""},
+		{"queue for nothing", queue(0, 1), "queue: has nothing to wait for"},
+		{"no queue size", queue(1, 0), "queue.size: 0 is out of range"},
+		{"no patience", func(e *endpoint) { queue(1, 1)(e); e.Queue.Timeout = nil }, "queue.timeout: is not set"},
 		{"rate", rate(func(*routetablev1.RateLimit) {}), ""},
 		{"rate by client", key(routetablev1.KeyKind_KEY_KIND_CLIENT_IP, ""), ""},
 		{"rate by header", key(routetablev1.KeyKind_KEY_KIND_HEADER, "x-a"), ""},

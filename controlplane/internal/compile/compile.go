@@ -75,7 +75,7 @@ func endpoint(e *config.Endpoint, defaults *config.Defaults, timeouts timeoutsCa
 		preserve = *e.PreserveHost
 	}
 	out.ReplaceHost = !preserve
-	out.RateLimit = rateLimit(e, defaults)
+	limits(out, e, defaults)
 	balance(out, e, defaults)
 	out.Retry = retries.get(&e.Retry)
 	answers(out, e)
@@ -84,7 +84,7 @@ func endpoint(e *config.Endpoint, defaults *config.Defaults, timeouts timeoutsCa
 	backends := make([]routetablev1.Backend, len(e.Pool))
 	out.Pool = make([]*routetablev1.Backend, len(e.Pool))
 	for i, b := range e.Pool {
-		backends[i].Url, backends[i].Weight, backends[i].Backup = b.URL, b.Weight, b.Backup
+		backends[i].Url, backends[i].Weight, backends[i].Backup, backends[i].MaxRequests = b.URL, b.Weight, b.Backup, b.MaxRequests
 		out.Pool[i] = &backends[i]
 	}
 	return out

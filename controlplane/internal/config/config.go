@@ -51,6 +51,8 @@ type Config struct {
 type Defaults struct {
 	Timeouts     Timeouts
 	PreserveHost bool
+	MaxRequests  uint32 // in flight; 0: any number
+	Queue        Queue  // all is set
 	RateLimit    RateLimit
 	// Panic is UseAll or Refuse: what happens when no backend is healthy.
 	Panic         string
@@ -145,6 +147,10 @@ type Endpoint struct {
 	Timeouts Timeouts
 	// PreserveHost sends the client's Host to the backend; nil: as in Defaults.
 	PreserveHost *bool
+	// MaxRequests is how many may be in flight; nil: as in Defaults.
+	MaxRequests *uint32
+	// Queue that differs from the defaults.
+	Queue Queue
 	// RateLimit in place of that of the defaults; nil: as in Defaults.
 	RateLimit *RateLimit
 	// Panic is UseAll or Refuse; empty: as in Defaults.
@@ -193,6 +199,8 @@ type Backend struct {
 	Weight uint32
 	// Backup: it is used only when no other can be.
 	Backup bool
+	// MaxRequests is how many may be in flight; 0: any number.
+	MaxRequests uint32
 }
 
 // builtin is the configuration of a file that sets no optional key. The schema
@@ -202,6 +210,7 @@ func builtin() Config {
 		Defaults: Defaults{
 			Timeouts:     Timeouts{Connect: time.Second, Response: 30 * time.Second, Idle: 90 * time.Second, Request: Unlimited},
 			PreserveHost: true,
+			Queue:        Queue{Size: new(uint32), Timeout: time.Second},
 			RateLimit:    RateLimit{Per: time.Second},
 			Panic:        UseAll,
 			Retry:        Retry{Attempts: 1, On: canonical(slices.Clone(failures)), PerTryTimeout: Unlimited, BudgetPercent: 20},

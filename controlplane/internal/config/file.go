@@ -65,6 +65,10 @@ func (r *reader) defaults(n node, at *path) {
 			if b, ok := r.boolean(v, at); ok {
 				d.PreserveHost = b
 			}
+		case "maxRequests":
+			r.maxRequests(v, at, func(n uint32) { d.MaxRequests = n })
+		case "queue":
+			r.queue(v, at, queueOfDefaults, &d.Queue)
 		case "rateLimit":
 			r.rateLimit(v, at, rateLimitOfDefaults, func(l RateLimit) { d.RateLimit = l })
 		case "panic":
@@ -231,6 +235,7 @@ func (r *reader) endpoints(n node, at *path) {
 // entry is what the checks across endpoints need to know of one.
 type entry struct {
 	name     Position // of the name; of the endpoint when it has none
+	queue    Position // of its queue
 	misnamed bool     // the name is wrong
 	mismatch bool     // what it matches is wrong or missing: not comparable
 }
@@ -263,6 +268,11 @@ func (r *reader) endpoint(n node, at *path) {
 			if b, ok := r.boolean(v, at); ok {
 				e.PreserveHost = &b
 			}
+		case "maxRequests":
+			r.maxRequests(v, at, func(n uint32) { e.MaxRequests = &n })
+		case "queue":
+			mine.queue = v.position()
+			r.queue(v, at, queueOfEndpoints, &e.Queue)
 		case "rateLimit":
 			r.rateLimit(v, at, rateLimitOfEndpoints, func(l RateLimit) { e.RateLimit = &l })
 		case "panic":
@@ -458,6 +468,8 @@ func (r *reader) backend(n node, at *path, e *Endpoint) {
 				if is, ok := r.boolean(v, at); ok {
 					b.Backup = is
 				}
+			case "maxRequests":
+				r.maxRequests(v, at, func(n uint32) { b.MaxRequests = n })
 			default:
 				panic("unread key " + key.path)
 			}

@@ -98,6 +98,7 @@ var defaults = config.Config{
 	Defaults: config.Defaults{
 		Timeouts:     config.Timeouts{Connect: time.Second, Response: 30 * time.Second, Idle: 90 * time.Second, Request: config.Unlimited},
 		PreserveHost: true,
+		Queue:        config.Queue{Size: new(uint32), Timeout: time.Second},
 		RateLimit:    config.RateLimit{Per: time.Second},
 		Panic:        config.UseAll,
 		Retry:        config.Retry{Attempts: 1, On: everyFailure, PerTryTimeout: config.Unlimited, BudgetPercent: 20},
@@ -124,10 +125,10 @@ func TestMinimalFile(t *testing.T) {
 }
 
 func TestAllKeys(t *testing.T) {
-	no := false
+	no, eight, none := false, uint32(8), uint32(0)
 	got := load(t, `limits: {maxHeadBytes: 1Mi, maxHeaders: 7, maxURIBytes: 1024, headerTimeout: 1m30s, idleTimeout: 250ms, maxConnections: 9}
 metrics: {onProxyPort: false}
-defaults: {preserveHost: false, timeouts: {connect: 2s, response: 1h, idle: 3s, request: 24h}, rateLimit: {requests: 7, per: 1m, burst: 9, key: clientIP}, panic: refuse, loadBalancing: {policy: LeastRequest}, retry: {attempts: 10, budget: 100%}}
+defaults: {preserveHost: false, timeouts: {connect: 2s, response: 1h, idle: 3s, request: 24h}, maxRequests: 6, queue: {size: 8, timeout: 5s}, rateLimit: {requests: 7, per: 1m, burst: 9, key: clientIP}, panic: refuse, loadBalancing: {policy: LeastRequest}, retry: {attempts: 10, budget: 100%}}
 acknowledgeDrop: 00001234
 accessLog: {path: /var/log/access.log, format: combined, sample: 0.25}
 requestId: true
@@ -144,12 +145,15 @@ endpoints:
   retry: {attempts: 2, on: [timeout, 503, "502", reset, reset], perTryTimeout: 250ms, budget: 1%}
   panic: useAll
   loadBalancing: {policy: ConsistentHash, on: "header:X-User", slowStart: 30s}
-  pool: [{url: http://localhost:5000, backup: true}, {url: "http://[::1]:81/x?y=z", weight: 0}]
+  maxRequests: 0
+  queue: {size: 0}
+  pool: [{url: http://localhost:5000, backup: true}, {url: "http://[::1]:81/x?y=z", weight: 0, maxRequests: 4}]
 `)
 	want := &config.Config{
 		Port: 65535,
 		Defaults: config.Defaults{
-			Timeouts:  config.Timeouts{Connect: 2 * time.Second, Response: time.Hour, Idle: 3 * time.Second, Request: 24 * time.Hour},
+			Timeouts:    config.Timeouts{Connect: 2 * time.Second, Response: time.Hour, Idle: 3 * time.Second, Request: 24 * time.Hour},
+			MaxRequests: 6, Queue: config.Queue{Size: &eight, Timeout: 5 * time.Second},
 			RateLimit: config.RateLimit{Requests: 7, Per: time.Minute, Burst: 9, ByClient: true},
 			Panic:     config.Refuse, LoadBalancing: config.LoadBalancing{Policy: routetablev1.Policy_POLICY_LEAST_REQUEST},
 			Retry: config.Retry{Attempts: 10, On: everyFailure, PerTryTimeout: config.Unlimited, BudgetPercent: 100},
@@ -167,6 +171,8 @@ endpoints:
 			Headers:      []config.Header{{Name: "a-first"}, {Name: "x-beta", Value: "1"}},
 			Timeouts:     config.Timeouts{Response: 5 * time.Second, Request: config.Unlimited},
 			PreserveHost: &no,
+			MaxRequests:  &none,
+			Queue:        config.Queue{Size: &none},
 			RateLimit:    &config.RateLimit{Requests: 1, Per: time.Second, ByHeader: "x-a"},
 			Retry: config.Retry{
 				Attempts: 2, On: []string{"502", "503", "reset", "timeout"}, PerTryTimeout: 250 * time.Millisecond, BudgetPercent: 1,
@@ -176,7 +182,7 @@ endpoints:
 				Policy: routetablev1.Policy_POLICY_CONSISTENT_HASH, SlowStart: 30 * time.Second,
 				On: &config.Key{Kind: routetablev1.KeyKind_KEY_KIND_HEADER, Name: "x-user"},
 			},
-			Pool: []config.Backend{{URL: "http://localhost:5000", Weight: 1, Backup: true}, {URL: "http://[::1]:81/x?y=z"}},
+			Pool: []config.Backend{{URL: "http://localhost:5000", Weight: 1, Backup: true}, {URL: "http://[::1]:81/x?y=z", MaxRequests: 4}},
 		}},
 	}
 	if diff := cmp.Diff(got, want); diff != "" {

@@ -19,6 +19,7 @@ func (r *reader) relations() {
 	r.ties()
 	r.names()
 	r.requestIDsExist()
+	r.idleQueues()
 }
 
 // ties reports endpoints that match the same requests with equal right. It

@@ -35,6 +35,11 @@ var timeoutKeys = []schema{
 	{key: "request", def: "0s"},
 }
 
+var queueKeys = []schema{
+	{key: "size", def: "0"},
+	{key: "timeout", def: "1s"},
+}
+
 var rateLimitKeys = []schema{
 	{key: "requests", def: "0"},
 	{key: "per", def: "1s"},
@@ -97,12 +102,17 @@ var (
 	retryOfDefaults     = &schema{key: "retry", keys: pointers(retryKeys)}
 	retryOfEndpoints    = &schema{key: "retry", keys: pointers(retryKeys)}
 
+	queueOfDefaults  = &schema{key: "queue", keys: pointers(queueKeys)}
+	queueOfEndpoints = &schema{key: "queue", keys: pointers(queueKeys)}
+
 	rateLimitOfDefaults  = &schema{key: "rateLimit", keys: pointers(rateLimitKeys)}
 	rateLimitOfEndpoints = &schema{key: "rateLimit", keys: pointers(rateLimitKeys)}
 
 	defaultsSchema = &schema{key: "defaults", keys: []*schema{
 		timeoutsOfDefaults,
 		{key: "preserveHost", def: "true"},
+		{key: "maxRequests", def: "0"},
+		queueOfDefaults,
 		rateLimitOfDefaults,
 		{key: "panic", def: "useAll"},
 		loadBalancingOfDefaults,
@@ -114,6 +124,7 @@ var (
 		{key: "url", must: true},
 		{key: "weight", def: "1"},
 		{key: "backup", def: "false"},
+		{key: "maxRequests", def: "0"},
 	}}
 	endpointsSchema = &schema{key: "endpoints", must: true, each: true, keys: []*schema{
 		{key: "name"},
@@ -126,6 +137,8 @@ var (
 		respondSchema,
 		timeoutsOfEndpoints,
 		{key: "preserveHost", def: "true"},
+		{key: "maxRequests", def: "0"},
+		queueOfEndpoints,
 		rateLimitOfEndpoints,
 		{key: "panic", def: "useAll"},
 		loadBalancingOfEndpoints,

@@ -29,6 +29,7 @@ func TestFullFile(t *testing.T) {
 	}
 	for _, e := range c.Endpoints[:1] { // the others show what cannot be beside it
 		if e.Timeouts != want.Defaults.Timeouts || e.PreserveHost == nil || *e.PreserveHost != want.Defaults.PreserveHost ||
+			e.MaxRequests == nil || *e.MaxRequests != want.Defaults.MaxRequests || !cmp.Equal(e.Queue, want.Defaults.Queue) ||
 			e.RateLimit == nil || *e.RateLimit != want.Defaults.RateLimit ||
 			e.Panic != want.Defaults.Panic || e.LoadBalancing == nil || *e.LoadBalancing != want.Defaults.LoadBalancing || !cmp.Equal(e.Retry, want.Defaults.Retry) {
 			t.Errorf("endpoint %s of full.yaml does not show the defaults", e.Name)

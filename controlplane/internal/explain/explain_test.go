@@ -72,6 +72,10 @@ func TestExplain(t *testing.T) {
 		endpoint("drained", "/drained", func(e *routetablev1.Endpoint) { e.Pool[0].Weight = 0 }),
 		endpoint("exact", "/all/a", nil),
 		endpoint("post", "/all/a", func(e *routetablev1.Endpoint) { e.Methods = []string{"POST"} }),
+		endpoint("full", "/full", func(e *routetablev1.Endpoint) {
+			e.MaxRequests, e.Pool[0].MaxRequests = 10, 5
+			e.Queue = &routetablev1.Queue{Size: 20, Timeout: durationpb.New(time.Second)}
+		}),
 		endpoint("rated", "/rated", func(e *routetablev1.Endpoint) {
 			e.RateLimit = &routetablev1.RateLimit{
 				Requests: 100, Per: durationpb.New(time.Second), Burst: 20,
@@ -125,6 +129,13 @@ func TestExplain(t *testing.T) {
 					"request timeout: 1m30s for the whole request",
 					"retry: 3 attempts of 1s at most, on reset, 503; budget 20%",
 				},
+			},
+		},
+		{
+			"a queue", &fleetv1.ExplainRequest{Url: "http://h/full"},
+			&fleetv1.ExplainResponse{
+				Endpoint: "full", Backends: sent("GET /b?x HTTP/1.1", "h", 1),
+				Settings: []string{"max requests: 10, 5 to http://back:81/b?x in flight on each data plane; 20 more wait for up to 1s"},
 			},
 		},
 		{

@@ -2,9 +2,31 @@ package explain
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
+
+func maxRequests(e *routetablev1.Endpoint) string {
+	var limits []string
+	if most := e.GetMaxRequests(); most > 0 {
+		limits = append(limits, strconv.Itoa(int(most)))
+	}
+	for _, b := range e.GetPool() {
+		if most := b.GetMaxRequests(); most > 0 {
+			limits = append(limits, fmt.Sprintf("%d to %s", most, b.GetUrl()))
+		}
+	}
+	if len(limits) == 0 {
+		return ""
+	}
+	line := "max requests: " + strings.Join(limits, ", ") + " in flight on each data plane"
+	if q := e.GetQueue(); q != nil {
+		line += fmt.Sprintf("; %d more wait for up to %s", q.GetSize(), q.GetTimeout().AsDuration())
+	}
+	return line
+}
 
 func rateLimit(e *routetablev1.Endpoint) string {
 	l := e.GetRateLimit()

@@ -15,6 +15,7 @@ import (
 type State struct {
 	addr     string
 	inFlight atomic.Int64
+	watchers atomic.Pointer[[]Watcher] // nil: there are none
 	down     atomic.Bool
 }
 
@@ -26,7 +27,12 @@ func (s *State) Addr() string { return s.addr }
 func (s *State) Begin() { s.inFlight.Add(1) }
 
 // End is the counterpart of Begin.
-func (s *State) End() { s.inFlight.Add(-1) }
+func (s *State) End() {
+	s.inFlight.Add(-1)
+	if w := s.watchers.Load(); w != nil {
+		s.freed(*w)
+	}
+}
 
 // InFlight returns requests begun and not ended.
 func (s *State) InFlight() int64 { return s.inFlight.Load() }

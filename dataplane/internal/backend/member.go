@@ -16,6 +16,8 @@ type Member struct {
 	out atomic.Uint32
 	// back is when it came back; nil: it has been there from the start.
 	back atomic.Pointer[time.Time]
+
+	most atomic.Int64 // see SetMost
 }
 
 // The reasons.

@@ -40,7 +40,7 @@ func (s *Set) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		requestsDesc, durationDesc, inFlightDesc, bytesInDesc, bytesOutDesc,
 		backendRequestsDesc, backendErrorsDesc, backendDurationDesc, backendUpDesc, clientErrorsDesc, connectionsDesc,
-		panicDesc, panicsDesc, refusedDesc, retriesDesc, retriesSkippedDesc,
+		panicDesc, panicsDesc, queuedDesc, refusedDesc, retriesDesc, retriesSkippedDesc,
 	} {
 		ch <- d
 	}

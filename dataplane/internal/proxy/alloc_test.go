@@ -74,6 +74,8 @@ func limited(e *routetablev1.Endpoint) *routetablev1.Endpoint {
 		Requests: 1_000_000, Per: durationpb.New(time.Second), Burst: 1000,
 		Key: &routetablev1.Key{Kind: routetablev1.KeyKind_KEY_KIND_CLIENT_IP},
 	}
+	e.MaxRequests, e.Queue = 10, &routetablev1.Queue{Size: 10, Timeout: durationpb.New(time.Second)}
+	e.Pool[0].MaxRequests = 10
 	return e
 }
 

@@ -7,13 +7,14 @@ import (
 	"reverseproxy/dataplane/internal/table"
 )
 
-// choose chooses the member that gets the request in e.req; nil: nobody may.
-func (e *Engine) choose(c *Conn) *table.Member {
-	p := c.x.endpoint.Pool
-	if p.Policy != table.RoundRobin {
-		e.consider(c, p)
+// choose chooses the member that gets a request, and counts it in there; nil: nobody may.
+func (e *Engine) choose(x *request) *table.Member {
+	for {
+		m := x.endpoint.Pool.Pick(&x.choice)
+		if m == nil || m.TryBegin(e.shard) {
+			return m
+		} // else it has become full in this moment
 	}
-	return p.Pick(&c.x.choice)
 }
 
 // consider looks up what a policy goes by.

@@ -5,6 +5,7 @@ import (
 
 	"reverseproxy/dataplane/internal/backend"
 	"reverseproxy/dataplane/internal/http1"
+	"reverseproxy/dataplane/internal/limit"
 	"reverseproxy/dataplane/internal/metrics"
 	"reverseproxy/dataplane/internal/table"
 )
@@ -182,7 +183,9 @@ type request struct {
 	addressSize uint8
 	// trusted: the request comes from a trusted proxy.
 	trusted    bool
-	retryAfter int64 // seconds that the client is told to wait; 0: it is told nothing
+	gate       *limit.Gate // that it has been let in by and has to leave; nil: none
+	place      *place      // in line; nil: it does not wait
+	retryAfter int64       // seconds that the client is told to wait; 0: it is told nothing
 
 	serial  uint64 // tells the exchanges of the connection apart
 	code    int
@@ -192,6 +195,7 @@ type request struct {
 	minor   uint8
 	byProxy bool
 
+	rated     bool // the rate of its endpoint has been asked
 	wantClose bool // the client's connection does not persist
 	goodbye   bool // because the client said that this is its last request
 	upgrade   bool // an upgrade was asked for and passed on

@@ -191,7 +191,10 @@ func (e *Engine) EOF(c *Conn, err error) {
 		e.clientGone(c, err)
 	case exchange:
 		switch x := c.x; {
-		case err != nil || !x.done && !x.responded:
+		case err != nil || !x.done && !x.responded || x.place != nil:
+			// Who waits in line need not be answered: it is better that nobody works
+			// for a client that has left than that a client can shut down only its
+			// sending side.
 			e.clientGone(c, err)
 		case !x.done:
 			e.stopsSending(c)

@@ -105,6 +105,7 @@ func (w *world) apply(rt *routetablev1.RouteTable) {
 	}
 	built.Warm(w.live.Load())
 	w.live.Store(built)
+	w.state.Retain(built)
 }
 
 // anything is an endpoint for all requests.
@@ -201,7 +202,7 @@ func (w *world) Go(work, done func())             { work(); w.done = append(w.do
 
 func (w *world) Post(c *proxy.Conn, f func()) {
 	w.posted = append(w.posted, func() {
-		if !of(c).closed {
+		if e, ok := c.Handle.(*end); ok && !e.closed {
 			f()
 		}
 	})

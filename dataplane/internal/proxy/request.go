@@ -172,18 +172,42 @@ var rootPath = []byte("/")
 
 // forward gives the request in e.req to a backend of its endpoint, which is of t.
 func (e *Engine) forward(c *Conn, t *table.Table, body []byte) {
+	if e.aim(c) {
+		e.give(c, t, body)
+	}
+}
+
+// aim finds out what the backend of the request in e.req is chosen by, and what it is
+// asked for; false: there is nothing to ask for, and the client has been told so.
+func (e *Engine) aim(c *Conn) bool {
 	x := c.x
 	if !x.endpoint.Rewrite(&e.query) {
 		e.answer(c, 400)
-		return
+		return false
 	}
-	to := e.choose(c)
-	if to == nil {
+	if x.endpoint.Pool.Policy != table.RoundRobin {
+		e.consider(c, x.endpoint.Pool)
+	}
+	return true
+}
+
+// give gives the request in e.req, which has been aimed, to the member that has been
+// taken for it, or else to one that is chosen now.
+func (e *Engine) give(c *Conn, t *table.Table, body []byte) {
+	x := c.x
+	if x.member == nil {
+		x.member = e.choose(x)
+	}
+	switch {
+	case x.member != nil:
+	case x.endpoint.Pool.Full():
+		e.wait(c, t, body, metrics.BackendsFull)
+		return
+	default:
 		e.nobody(c)
 		return
 	}
-	x.member, x.chosen = to, e.now
-	to.Begin(e.shard)
+	x.chosen = e.now
 	// From now on the request shows in what is in flight. It was chosen for by t, so if
 	// another table has come into force, somebody may have seen already that nothing
 	// is in flight to a backend that the new one drains.
@@ -242,7 +266,9 @@ func (e *Engine) deliver(c *Conn, body []byte, reuse bool) {
 // routes it by the table that is in force now.
 func (e *Engine) routeAgain(c *Conn, now *table.Table, body []byte) {
 	x := c.x
-	x.member.End(e.shard)
+	if x.member != nil {
+		x.member.End(e.shard)
+	}
 	x.counters.Withdraw(e.shard)
 	x.member, x.endpoint, x.counters = nil, nil, nil
 	x.choice, x.setCookie = table.Choice{}, false
@@ -299,7 +325,10 @@ func (e *Engine) requestBody(c *Conn, p []byte) {
 	if x.done = c.body.Done(); x.done {
 		x.asked = e.now
 	}
-	if x.held != nil {
+	switch {
+	case x.place != nil:
+		e.holdInLine(c, p[:n])
+	case x.held != nil:
 		e.hold(x, p[:n])
 	}
 	if b := c.peer; b != nil && n > 0 {
@@ -349,6 +378,10 @@ func (e *Engine) clientGone(c *Conn, err error) {
 // for all of it, or that in which nothing has moved.
 func (e *Engine) exchangeTimeout(c *Conn) {
 	x, b := c.x, c.peer
+	if x.place != nil {
+		e.overLimit(c, 503, metrics.QueueTimeout, tryAgain)
+		return
+	}
 	idle, stopped, unread := metrics.IdleTimeout, metrics.BodyTimeout, metrics.ReadTimeout
 	overdue := x.until > 0 && e.now >= x.until
 	switch {
@@ -414,6 +447,8 @@ func (e *Engine) arm(c *Conn) {
 	x := c.x
 	deadline := int64(0)
 	switch {
+	case x.place != nil:
+		deadline = x.place.until
 	case x.pausing():
 		deadline = x.again.resume
 	case c.peer == nil:

@@ -350,9 +350,13 @@ func (e *Engine) end(c *Conn, code int) {
 	if x.counters == nil {
 		return
 	}
+	if x.place != nil {
+		e.stopWaiting(x)
+	}
 	if x.member != nil {
 		x.member.End(e.shard)
 	}
+	e.leave(x)
 	until := e.now
 	if x.switched > 0 {
 		until = x.switched // an upgrade is answered when it is granted

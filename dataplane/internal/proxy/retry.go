@@ -106,7 +106,9 @@ func (e *Engine) pickAgain(x *request) *table.Member {
 		if to == nil {
 			return nil
 		}
-		to.Begin(e.shard)
+		if !to.TryBegin(e.shard) {
+			continue // it has become full in this moment
+		}
 		if e.live.Load() == t {
 			return to
 		}

@@ -433,3 +433,38 @@ func BenchmarkRefreshConsistentHash(b *testing.B) {
 		})
 	}
 }
+
+// Members that are full are passed over, by every policy; when all are there is none.
+func TestPickPassesOverTheFull(t *testing.T) {
+	for _, policy := range []routetablev1.Policy{roundRobin, leastRequest, random, consistentHash} {
+		t.Run(policy.String(), func(t *testing.T) {
+			e := by(withPool(endpoint("e", "/"), "http://a 1", "http://b 1", "http://c 1"), policy)
+			for i, b := range e.Pool {
+				b.MaxRequests = uint32(i + 1)
+			}
+			p := compile(t, wireTable(e), newState()).Endpoint("e").Pool
+			inFlight := map[string]uint32{}
+			for i := range uint64(6) {
+				m := p.Pick(&table.Choice{Random: i * 0x9e3779b97f4a7c15, Hash: 1, Keyed: true})
+				if m == nil || !m.TryBegin(0) {
+					t.Fatalf("request %d finds nobody", i)
+				}
+				inFlight[m.URL]++
+			}
+			if diff := cmp.Diff(map[string]uint32{"http://a": 1, "http://b": 2, "http://c": 3}, inFlight); diff != "" {
+				t.Errorf("in flight (-want +got):\n%s", diff)
+			}
+			if m := p.Pick(&table.Choice{}); m != nil || !p.Full() {
+				t.Errorf("picked %v while all are full, which it says: %t", m, p.Full())
+			}
+			b := p.Members()[1]
+			if b.TryBegin(0) {
+				t.Error("a full member has taken one more")
+			}
+			b.End(0)
+			if m := p.Pick(&table.Choice{}); m != b {
+				t.Errorf("picked %v, want the one with room", m)
+			}
+		})
+	}
+}

@@ -37,6 +37,8 @@ type Pool struct {
 
 	refreshing sync.Mutex // held while a view is made
 	view       atomic.Pointer[view]
+
+	watch watch
 }
 
 // Member is a backend at one address.
@@ -72,14 +74,25 @@ func (t *Tried) Clear() {
 // Has reports whether a member is among them.
 func (t *Tried) Has(m *Member) bool { return t != nil && slices.Contains(t.members, m.Health) }
 
-// Begin counts a request that is given to the member, End one that has been answered
-// or has failed, both by the owner of a shard of the metrics.
-func (m *Member) Begin(shard int) {
-	m.Health.State.Begin()
-	m.Metrics.Begin(shard)
+func (t *Tried) len() int {
+	if t == nil {
+		return 0
+	}
+	return len(t.members)
 }
 
-// End is the counterpart of Begin.
+// TryBegin counts a request that is given to the member unless that is full, and
+// reports whether it was not; End counts one that has been answered or has failed. Both
+// are for the owner of a shard of the metrics.
+func (m *Member) TryBegin(shard int) bool {
+	if !m.Health.TryBegin() {
+		return false
+	}
+	m.Metrics.Begin(shard)
+	return true
+}
+
+// End is the counterpart of TryBegin.
 func (m *Member) End(shard int) {
 	m.Health.State.End()
 	m.Metrics.End(shard)
@@ -89,15 +102,15 @@ func (m *Member) End(shard int) {
 // change the slice.
 func (p *Pool) Members() []*Member { return p.members }
 
-// Pick chooses a member for a request, nil when there is none that may get one. It
-// neither allocates nor locks. Any goroutine may call it.
+// Pick chooses a member for a request, nil when there is none that may get one, or all
+// are full (see Full). It neither allocates nor locks. Any goroutine may call it.
 func (p *Pool) Pick(c *Choice) *Member {
 	v := p.view.Load()
 	if len(v.members) == 0 {
 		return nil
 	}
 	m := v.choose(c, 0)
-	if c.Tried == nil {
+	if c.Tried == nil && !v.limited {
 		return m
 	}
 	return v.another(m, c)
@@ -107,12 +120,23 @@ func (p *Pool) Pick(c *Choice) *Member {
 // member is usable.
 func (p *Pool) Unhealthy() bool { return p.refuse && p.view.Load().panicking }
 
+// Limited reports whether members may be full.
+func (p *Pool) Limited() bool { return p.view.Load().limited }
+
+// Full tells, after Pick has found nobody, that this is only because all members are
+// full.
+func (p *Pool) Full() bool {
+	v := p.view.Load()
+	return v.limited && len(v.members) > 0
+}
+
 // Refresh looks at the members anew. Whoever has changed something about one calls
 // it; any goroutine may, but none on the request path.
 func (p *Pool) Refresh() {
 	p.refreshing.Lock()
 	defer p.refreshing.Unlock()
 	p.view.Store(p.look(p.view.Load().turns))
+	p.watch.changed(p)
 	// Requests that had the table from before still go by a pool that has been
 	// replaced, but what it sees is no news.
 	if p.state.uses(p) {
@@ -132,6 +156,7 @@ func (p *Pool) tell() {
 func (p *Pool) look(turns *atomic.Uint64) *view {
 	v := &view{policy: p.Policy, turns: turns}
 	v.members, v.panicking = p.eligible()
+	v.limited = slices.ContainsFunc(v.members, func(m *Member) bool { return m.MaxRequests > 0 })
 	weights, growing := p.weigh(v.members)
 	if !uniform(weights) {
 		v.weights = weights
@@ -220,7 +245,7 @@ func (p *Pool) those(fit func(*Member) bool) []*Member {
 func (p *Pool) same(other *Pool) bool {
 	return p.Policy == other.Policy && p.Key == other.Key && p.refuse == other.refuse && p.slowStart == other.slowStart &&
 		slices.EqualFunc(p.Backends, other.Backends, func(b, o *Backend) bool {
-			return b.URL == o.URL && b.Weight == o.Weight && b.Backup == o.Backup
+			return b.URL == o.URL && b.Weight == o.Weight && b.Backup == o.Backup && b.MaxRequests == o.MaxRequests
 		})
 }
 

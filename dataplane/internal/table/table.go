@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"reverseproxy/dataplane/internal/accesslog"
+	"reverseproxy/dataplane/internal/limit"
 	"reverseproxy/dataplane/internal/metrics"
 	"reverseproxy/proto/routetable"
 )
@@ -63,6 +64,7 @@ type Endpoint struct {
 	Admission                       *Admission // nil: there are none
 	Metrics                         *metrics.Endpoint
 
+	gate     *limit.Gate // of the name, whether it limits anything now or has before
 	exact    bool
 	segments uint16              // of a prefix
 	rewrite  *routetable.Rewrite // nil: none
@@ -76,13 +78,15 @@ type header struct{ name, value string }
 
 // Backend is one URL of a pool.
 type Backend struct {
-	URL     string
-	Host    string // host[:port] for the Host field, as in the URL
-	Weight  uint32
-	Backup  bool   // only for when nobody else can be used
-	path    uint16 // where the URL's path ends
-	query   uint16 // where its query starts
-	Metrics *metrics.Backend
+	URL    string
+	Host   string // host[:port] for the Host field, as in the URL
+	Weight uint32
+	Backup bool // only for when nobody else can be used
+	// MaxRequests is how many may be in flight at an address; 0: any number.
+	MaxRequests uint32
+	path        uint16 // where the URL's path ends
+	query       uint16 // where its query starts
+	Metrics     *metrics.Backend
 }
 
 // Endpoint returns the endpoint with a name, and brings it into use; nil when

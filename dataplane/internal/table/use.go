@@ -74,6 +74,9 @@ func (t *Table) firstUse(i uint32) *Endpoint {
 	}
 	s.known[e.Name] = e
 	t.used[i].Store(e)
+	if t.number == s.retained {
+		e.enforce()
+	}
 	return e
 }
 
@@ -118,12 +121,13 @@ func (t *Table) unfold(w *routetablev1.Endpoint) (e *Endpoint, addresses []strin
 			panic("a valid table has an invalid URL: " + err.Error())
 		}
 		backends[i] = Backend{
-			URL:    b.GetUrl(),
-			Host:   u.Authority(),
-			Weight: b.GetWeight(),
-			Backup: b.GetBackup(),
-			path:   uint16(len("http://") + len(u.Authority()) + len(u.Path())),
-			query:  uint16(len(b.GetUrl()) - len(u.Query())),
+			URL:         b.GetUrl(),
+			Host:        u.Authority(),
+			Weight:      b.GetWeight(),
+			Backup:      b.GetBackup(),
+			MaxRequests: b.GetMaxRequests(),
+			path:        uint16(len("http://") + len(u.Authority()) + len(u.Path())),
+			query:       uint16(len(b.GetUrl()) - len(u.Query())),
 		}
 		e.Pool.Backends[i], addresses[i] = &backends[i], u.Address()
 	}
@@ -180,6 +184,7 @@ func (e *Endpoint) join(s *State, counters *metrics.Endpoint, addresses []string
 			m.Health = was.Health
 		} else {
 			m.Health = backend.NewMember(s.Backends.State(id.address))
+			m.Health.SetMost(int64(b.MaxRequests))
 			known[id] = m
 		}
 		if before != nil && (was == nil || !drawn(was)) {
@@ -290,6 +295,7 @@ func (s *State) retainEndpoint(t *Table, e *Endpoint, urls map[string]bool) {
 	}
 	clear(urls)
 	if current != nil {
+		current.enforce()
 		for _, b := range current.Pool.Backends {
 			urls[b.URL] = true
 		}

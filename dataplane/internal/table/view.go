@@ -25,6 +25,7 @@ type view struct {
 	// of the slots has that share of the chances.
 	schedule []uint32
 	turns    *atomic.Uint64 // taken so far
+	limited  bool           // members may be full
 	policy   Policy
 	// panicking: nobody is usable.
 	panicking bool
@@ -98,14 +99,15 @@ func (v *view) lessLoaded(random uint64) *Member {
 	return a
 }
 
-// another returns the first choice or, if that must not be chosen, another one, which
-// is chosen like that of a request of its own, so that not one member gets all that
-// another one has failed. After some such choices the first member that may be chosen
-// is. When none may, it stays at the first choice.
+// another returns the first choice or, if that must not be chosen or is full, another one,
+// which is chosen like that of a request of its own, so that not one member gets all that
+// another one has failed. After some such choices the first member that may be chosen is.
+// When none may that is not full, it stays at the first choice; when all are full there
+// is none.
 func (v *view) another(first *Member, c *Choice) *Member {
 	m := first
-	for again := range 2 * len(c.Tried.members) {
-		if !c.Tried.Has(m) {
+	for again := range 2 * (1 + c.Tried.len()) {
+		if !c.Tried.Has(m) && !m.Health.Full() {
 			return m
 		}
 		m = v.choose(c, uint64(again)+1)
@@ -114,12 +116,18 @@ func (v *view) another(first *Member, c *Choice) *Member {
 	if v.policy == RoundRobin {
 		from = int(v.turns.Load() % uint64(len(v.members)))
 	}
+	var tried *Member
 	for i := range v.members {
-		if m := v.members[(from+i)%len(v.members)]; !c.Tried.Has(m) {
+		m := v.members[(from+i)%len(v.members)]
+		switch {
+		case m.Health.Full():
+		case !c.Tried.Has(m):
 			return m
+		case tried == nil || m == first:
+			tried = m
 		}
 	}
-	return first
+	return tried
 }
 
 // mix returns bits as random as those of x, others for each n; x itself for 0.
