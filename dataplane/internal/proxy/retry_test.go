@@ -646,3 +646,46 @@ func (w *world) inFlightFast() (n int64) {
 	}
 	return n
 }
+
+// TestRetryGoesByTheTableInForce: a backend that has been drained, or an endpoint that
+// is no more, gets nothing that failed elsewhere.
+func TestRetryGoesByTheTableInForce(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(e *routetablev1.Endpoint)
+		next   string // "": nobody
+	}{
+		{"unchanged", func(*routetablev1.Endpoint) {}, "b1:80"},
+		{"the next one drained", func(e *routetablev1.Endpoint) { e.Pool[1].Weight = 0 }, "b2:80"},
+		{"all drained", func(e *routetablev1.Endpoint) {
+			for _, b := range e.Pool {
+				b.Weight = 0
+			}
+		}, ""},
+		{"gone", func(e *routetablev1.Endpoint) { e.Name = "other" }, ""},
+		{"answers itself", func(e *routetablev1.Endpoint) {
+			e.Pool, e.Answer = nil, &routetablev1.Endpoint_Respond{Respond: &routetablev1.Respond{Status: 200}}
+		}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := retryWorld(t, retrying(3, nil))
+			c := w.accept()
+			w.data(c, get)
+			w.connect(w.dialled[0])
+			e := retrying(3, nil)
+			tt.change(e)
+			w.apply(wire(e))
+			w.eof(w.dialled[0], errReset)
+			next := ""
+			if len(w.dialled) > 1 {
+				next = w.newest().addr
+				w.connect(w.newest())
+				w.data(w.newest(), okay)
+			}
+			got := c.take()
+			if next != tt.next || (next == "") != strings.HasPrefix(got, "HTTP/1.1 502 ") || w.inFlight() != 0 {
+				t.Errorf("sent again to %q, answered %q, %d in flight", next, got, w.inFlight())
+			}
+		})
+	}
+}
