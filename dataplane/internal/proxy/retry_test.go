@@ -369,8 +369,8 @@ func TestRetryAtTheSameBackend(t *testing.T) {
 	c := w.accept()
 	w.data(c, put[:len(put)-1])
 	w.failDial(w.dialled[0], false)
-	for i, pause := range []time.Duration{25, 50, 100, 200, 200} {
-		pause *= time.Millisecond
+	for i, ms := range []int{25, 50, 100, 200, 200} {
+		pause := time.Duration(ms) * time.Millisecond
 		w.pass(pause-1, c)
 		if len(w.dialled) != i+1 {
 			t.Fatalf("attempt %d came too early", i+2)
