@@ -35,6 +35,7 @@ type settings struct {
 	port          uint16
 	threads       int
 	driver        string
+	dnsServer     string // empty: the system's
 	stateDir      string // empty: see stateDirOf
 	drainTimeout  time.Duration
 	logFormat     string
@@ -58,6 +59,7 @@ func parse(args []string, out io.Writer) (*settings, error) {
 	f.Uint16Var(&s.port, "port", 0, "`port` of the proxy, in place of the configuration's")
 	f.IntVar(&s.threads, "threads", 0, "`number` of threads that forward requests (default the CPUs it may use)")
 	f.StringVar(&s.driver, "driver", loop.Drivers()[0], "how bytes are moved: "+strings.Join(loop.Drivers(), " or "))
+	f.StringVar(&s.dnsServer, "dns-server", "", "`ip:port` of the DNS server for the names of backends (default the system's)")
 	f.StringVar(&s.stateDir, "state-dir", "", "`directory` that keeps the newest route table (default /var/lib/reverseproxy/dataplane/<id> as root,\nelse $XDG_STATE_HOME/reverseproxy/dataplane/<id>)")
 	f.DurationVar(&s.drainTimeout, "drain-timeout", 30*time.Second, "`time` that requests in flight get after SIGTERM")
 	f.StringVar(&s.logFormat, "log-format", "text", "text or json")
@@ -112,6 +114,9 @@ func (s *settings) check(args []string) error {
 	}
 	if !slices.Contains(loop.Drivers(), s.driver) {
 		bad("--driver %q: want %s", s.driver, strings.Join(loop.Drivers(), " or "))
+	}
+	if a, err := netip.ParseAddrPort(s.dnsServer); s.dnsServer != "" && (err != nil || a.Port() == 0) {
+		bad("--dns-server %q: want ip:port", s.dnsServer)
 	}
 	if s.drainTimeout < 0 {
 		bad("--drain-timeout %v: want a time that is not negative", s.drainTimeout)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"runtime"
@@ -18,8 +19,10 @@ import (
 	"reverseproxy/dataplane/internal/activate"
 	"reverseproxy/dataplane/internal/admin"
 	"reverseproxy/dataplane/internal/backend"
+	"reverseproxy/dataplane/internal/health"
 	"reverseproxy/dataplane/internal/loop"
 	"reverseproxy/dataplane/internal/metrics"
+	"reverseproxy/dataplane/internal/resolve"
 	"reverseproxy/dataplane/internal/subscribe"
 	"reverseproxy/dataplane/internal/table"
 )
@@ -55,13 +58,19 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 		return err
 	}
 
+	var resolver *net.Resolver
+	if s.dnsServer != "" {
+		resolver = resolve.Server(s.dnsServer)
+	}
+	watcher := health.New(health.Options{Resolver: resolver, Log: log})
+	defer watcher.Close()
 	live := new(table.Live)
 	set := metrics.NewSet(threads)
-	state := &table.State{Backends: backend.NewRegistry(), Metrics: set, OnPanic: logPanic(log)}
+	state := &table.State{Backends: backend.NewRegistry(), Metrics: set, Watcher: watcher, OnPanic: logPanic(log)}
 	registry := prometheus.NewRegistry()
 	proxy, err := loop.NewServer(loop.Options{
 		Driver: s.driver, Threads: threads, Live: live, Metrics: set, Log: log,
-		MetricsPage: admin.NewPage(registry).Get, AccessLog: lines,
+		MetricsPage: admin.NewPage(registry).Get, AccessLog: lines, Resolver: resolver,
 	})
 	if err != nil {
 		return err
@@ -80,7 +89,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 		Quietly: func(size uint64, work func()) { quietly(size, activator.InForce() != nil, work) },
 		Fleet:   &state.Fleet, Metrics: set, Log: log,
 	})
-	registry.MustRegister(set, writer, activator, subscriber, buildInfo(), threadsGauge(threads), collectors.NewGoCollector(),
+	registry.MustRegister(set, watcher, writer, activator, subscriber, buildInfo(), threadsGauge(threads), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
 	// An admin server that breaks stops the process cleanly: nobody could see
@@ -91,7 +100,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 	var adminErr error
 	g.Go(func() {
 		defer stop()
-		adminErr = adminServer.Serve(admin.Options{Activator: activator, Metrics: registry, Log: log})
+		adminErr = adminServer.Serve(admin.Options{Activator: activator, Health: watcher, Metrics: registry, Log: log})
 	})
 	g.Go(func() { state.Backends.Run(ctx) })
 	log.Info("listening", "admin", adminServer.Addr().String(), "id", id, "build", build(), "threads", threads)

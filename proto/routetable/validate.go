@@ -80,6 +80,7 @@ func (v *validation) after(t *routetablev1.RouteTable) {
 	v.limits(t.GetLimits())
 	v.accessLog(t.GetAccessLog())
 	v.trustedProxies(t.GetTrustedProxies())
+	v.resolveInterval(t.GetResolveInterval())
 }
 
 // validation collects problems.
@@ -175,6 +176,8 @@ func (v *validation) endpoint(number int, e *routetablev1.Endpoint) {
 	v.headerEdits("response_headers", w, e.GetResponseHeaders())
 	v.rewrite(w, e)
 	v.answer(w, e)
+	v.activeCheck(w, e.GetActiveCheck())
+	v.passiveCheck(w, e.GetPassiveCheck())
 }
 
 // sorted checks each string of a list, and that they ascend.
@@ -277,17 +280,24 @@ func (v *validation) accessLog(l *routetablev1.AccessLog) {
 }
 
 func (v *validation) duration(field string, w *where, d *durationpb.Duration) {
+	v.interval(field, w, d, CheckTimeout)
+}
+
+// interval is duration with a check of its own. It reports whether the field is
+// well-formed.
+func (v *validation) interval(field string, w *where, d *durationpb.Duration, check func(time.Duration) error) bool {
 	if d == nil {
 		v.report(field, w, "is not set")
-		return
+		return false
 	}
 	v.known(field, w, d)
 	// A duration has one valid form only: two forms would be two versions.
 	if nanos := d.GetNanos(); nanos < 0 || nanos >= int32(time.Second) {
 		v.report(field, w, "has %d nanoseconds beside its seconds; it must be 0 to 999999999", nanos)
-		return
+		return false
 	}
-	v.check(field, w, CheckTimeout(d.AsDuration()))
+	v.check(field, w, check(d.AsDuration()))
+	return true
 }
 
 // ties reports ties among some endpoints of a table, whose places in it are

@@ -8,6 +8,7 @@
 package compile
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -50,6 +51,9 @@ func Compile(c *config.Config) (*routetablev1.RouteTable, error) {
 		}
 	}
 	timeouts, retries := timeoutsCache{}, newRetries(c.Defaults.Retry)
+	if c.ResolveInterval != routetable.DefaultResolveInterval {
+		t.ResolveInterval = durationpb.New(c.ResolveInterval)
+	}
 	for i := range c.Endpoints {
 		t.Endpoints = append(t.Endpoints, endpoint(&c.Endpoints[i], &c.Defaults, timeouts, retries))
 	}
@@ -80,6 +84,7 @@ func endpoint(e *config.Endpoint, defaults *config.Defaults, timeouts timeoutsCa
 	out.Retry = retries.get(&e.Retry)
 	answers(out, e)
 	edits(out, e, defaults)
+	healthCheck(out, cmp.Or(e.HealthCheck, &defaults.HealthCheck))
 	// One allocation for the pool, as there are many.
 	backends := make([]routetablev1.Backend, len(e.Pool))
 	out.Pool = make([]*routetablev1.Backend, len(e.Pool))

@@ -119,7 +119,8 @@ endpoints:
   pool: &pool [http://localhost:5000, http://localhost:5001]
 - {from: /home, pool: *pool}`,
 		"defaults written out": written + `
-defaults: {timeouts: {connect: 1000ms, response: 0.5m, idle: 1m30s}, preserveHost: true, maxRequests: 0, queue: {size: 0, timeout: 1s}, rateLimit: {requests: 0, per: 1s, burst: 0, key: none}}
+defaults: {timeouts: {connect: 1000ms, response: 0.5m, idle: 1m30s}, preserveHost: true, maxRequests: 0, queue: {size: 0, timeout: 1s}, rateLimit: {requests: 0, per: 1s, burst: 0, key: none}, healthCheck: {}}
+dns: {interval: 10000ms}
 metrics: {onProxyPort: true}
 accessLog: {path: "", format: json, sample: 1}
 requestId: false

@@ -41,6 +41,8 @@ type Config struct {
 	// ProxyProtocol makes every client connection begin with a header of the PROXY
 	// protocol.
 	ProxyProtocol bool
+	// ResolveInterval is the time from one lookup of a backend's name to the next.
+	ResolveInterval time.Duration
 	// AcknowledgeDrop is the beginning of the version of the route table that
 	// may lose most of its endpoints to this file: at least 8 hexadecimal
 	// digits in lower case, or empty.
@@ -61,6 +63,7 @@ type Defaults struct {
 	// RequestHeaders and ResponseHeaders are joined with those of an endpoint, except
 	// for what concerns a header that the endpoint's name too; nil: none.
 	RequestHeaders, ResponseHeaders *HeaderEdits
+	HealthCheck                     HealthCheck
 }
 
 // Unlimited is the Timeouts.Request, or Retry.PerTryTimeout, that is none.
@@ -159,6 +162,8 @@ type Endpoint struct {
 	LoadBalancing *LoadBalancing
 	// Retry as far as it differs from the defaults.
 	Retry Retry
+	// HealthCheck takes the place of that of Defaults as a whole; nil: as there.
+	HealthCheck *HealthCheck
 }
 
 // Header is a header field. As a condition it has a name in lower case and means
@@ -224,7 +229,8 @@ func builtin() Config {
 			IdleTimeout:    60 * time.Second,
 			MaxConnections: 10_000,
 		},
-		AccessLog: AccessLog{Format: "json", SamplePerMillion: routetable.SamplePerMillion},
+		AccessLog:       AccessLog{Format: "json", SamplePerMillion: routetable.SamplePerMillion},
+		ResolveInterval: routetable.DefaultResolveInterval,
 	}
 }
 

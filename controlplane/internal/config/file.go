@@ -46,6 +46,8 @@ func (r *reader) file(n node) {
 			if b, ok := r.boolean(v, at); ok {
 				c.ProxyProtocol = b
 			}
+		case "dns":
+			r.dns(v, at)
 		case "acknowledgeDrop":
 			r.acknowledgeDrop(v, at)
 		default:
@@ -83,6 +85,8 @@ func (r *reader) defaults(n node, at *path) {
 			d.RequestHeaders = r.headerEdits(v, at, requestHeadersOfDefaults)
 		case "responseHeaders":
 			d.ResponseHeaders = r.headerEdits(v, at, responseHeadersOfDefaults)
+		case "healthCheck":
+			d.HealthCheck = *r.healthCheck(v, at)
 		default:
 			panic("unread key " + key.path)
 		}
@@ -291,6 +295,8 @@ func (r *reader) endpoint(n node, at *path) {
 			e.ResponseHeaders = r.headerEdits(v, at, responseHeadersOfEndpoints)
 		case "rewrite":
 			r.rewrite(v, at, e)
+		case "healthCheck":
+			e.HealthCheck = r.healthCheck(v, at)
 		default:
 			panic("unread key " + key.path)
 		}

@@ -108,7 +108,8 @@ var defaults = config.Config{
 		MaxHeadBytes: 65536, MaxHeaders: 100, MaxURIBytes: 8192,
 		HeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxConnections: 10000,
 	},
-	AccessLog: config.AccessLog{Format: "json", SamplePerMillion: 1_000_000},
+	AccessLog:       config.AccessLog{Format: "json", SamplePerMillion: 1_000_000},
+	ResolveInterval: 10 * time.Second,
 }
 
 func TestMinimalFile(t *testing.T) {
@@ -132,6 +133,7 @@ defaults: {preserveHost: false, timeouts: {connect: 2s, response: 1h, idle: 3s, 
 acknowledgeDrop: 00001234
 accessLog: {path: /var/log/access.log, format: combined, sample: 0.25}
 requestId: true
+dns: {interval: 1m}
 port: 65535
 endpoints:
 - name: the shop
@@ -162,9 +164,9 @@ endpoints:
 		Limits: config.Limits{MaxHeadBytes: 1 << 20, MaxHeaders: 7, MaxURIBytes: 1024,
 			HeaderTimeout: 90 * time.Second, IdleTimeout: 250 * time.Millisecond, MaxConnections: 9},
 		AccessLog: config.AccessLog{Path: "/var/log/access.log", Format: "combined", SamplePerMillion: 250_000},
-		RequestID: true,
+		RequestID: true, ResolveInterval: time.Minute,
 		Endpoints: []config.Endpoint{{
-			Position: config.Position{Line: 9, Column: 3},
+			Position: config.Position{Line: 10, Column: 3},
 			Name:     "the shop", Path: "/assets", Prefix: true,
 			Hosts:        []string{"*.example.com", "shop.example.com"},
 			Methods:      []string{"GET", "HEAD"},

@@ -119,6 +119,7 @@ var (
 		retryOfDefaults,
 		requestHeadersOfDefaults,
 		responseHeadersOfDefaults,
+		{key: "healthCheck"}, // with the keys of an endpoint's
 	}}
 	poolSchema = &schema{key: "pool", must: true, unless: []string{"redirect", "respond"}, each: true, keys: []*schema{
 		{key: "url", must: true},
@@ -146,6 +147,7 @@ var (
 		requestHeadersOfEndpoints,
 		responseHeadersOfEndpoints,
 		rewriteSchema,
+		healthCheckSchema,
 	}}
 	metricsSchema = &schema{key: "metrics", keys: []*schema{
 		{key: "onProxyPort", def: "true"},
@@ -173,6 +175,7 @@ var (
 		{key: "requestId", def: "false"},
 		{key: "trustedProxies"},
 		{key: "proxyProtocol", def: "false"},
+		dnsSchema,
 		{key: "acknowledgeDrop", def: `""`},
 	}}, nil)
 )
@@ -189,6 +192,7 @@ var synonyms = map[string]string{
 	"hash": "on", "hashOn": "on", "sticky": "loadBalancing", "slow_start": "slowStart",
 	"tries": "attempts", "maxAttempts": "attempts", "retryOn": "on",
 	"file": "path", "log": "accessLog", "logging": "accessLog", "rate": "sample", "sampling": "sample",
+	"check": "healthCheck", "checks": "healthCheck", "health": "healthCheck", "outlierDetection": "passive", "probe": "active", "resolver": "dns",
 }
 
 // pointers gives each user of a list of keys its own copies.
@@ -311,6 +315,9 @@ func elsewhere(key string) string {
 func (s *schema) unknownKey(key string) (message string, meant *schema) {
 	message = fmt.Sprintf("unknown key %s; allowed here: %s", quote(key), s.allowed())
 	if meant = s.find(synonyms[key]); meant != nil {
+		return fmt.Sprintf("%s (did you mean %q?)", message, meant.key), meant
+	}
+	if meant = s.suggest(key); meant != nil && distance(strings.ToLower(key), strings.ToLower(meant.key)) <= 1 {
 		return fmt.Sprintf("%s (did you mean %q?)", message, meant.key), meant
 	}
 	if place := elsewhere(key); place != "" {

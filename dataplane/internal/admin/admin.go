@@ -17,13 +17,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"reverseproxy/dataplane/internal/activate"
+	"reverseproxy/dataplane/internal/health"
 )
 
 // Options say what is shown.
 type Options struct {
 	Activator *activate.Activator
-	Metrics   prometheus.Gatherer
-	Log       *slog.Logger
+	// Health tells about the addresses of backends; nil: nobody does.
+	Health  *health.Manager
+	Metrics prometheus.Gatherer
+	Log     *slog.Logger
 }
 
 // Server is a listening admin server. Methods may be called from several
@@ -88,7 +91,7 @@ func Handler(o Options) http.Handler {
 	})
 	m.HandleFunc("GET /config", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_ = writeConfig(w, o.Activator.InForce()) // fails only when the client is gone
+		_ = writeConfig(w, o.Activator.InForce(), o.Health) // fails only when the client is gone
 	})
 	m.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")

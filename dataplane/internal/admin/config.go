@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"reverseproxy/dataplane/internal/activate"
+	"reverseproxy/dataplane/internal/health"
 )
 
 // configView is the answer of /config. Everything but endpoints is absent before
@@ -31,11 +32,21 @@ type endpointView struct {
 type backendView struct {
 	URL    string `json:"url"`
 	Weight uint32 `json:"weight"`
+	// Addresses of a backend that has a health check or a name.
+	Addresses []addressView `json:"addresses,omitempty"`
+}
+
+type addressView struct {
+	Address string    `json:"address"`
+	Healthy bool      `json:"healthy"`
+	Ejected bool      `json:"ejected"`
+	Reason  string    `json:"reason,omitempty"` // why it is not healthy, or ejected
+	Since   time.Time `json:"since"`
 }
 
 // writeConfig writes what is in force, nil for nothing. A large table is never
 // in memory as a whole, neither described nor as text.
-func writeConfig(out io.Writer, f *activate.InForce) error {
+func writeConfig(out io.Writer, f *activate.InForce, h *health.Manager) error {
 	v := configView{Endpoints: []endpointView{}}
 	if f != nil {
 		at := f.AppliedAt.UTC()
@@ -64,8 +75,9 @@ func writeConfig(out io.Writer, f *activate.InForce) error {
 	for name, d := range f.Table.Describe() {
 		e := endpointView{Name: name, Pool: make([]backendView, 0, len(d.Pool)), Answer: d.Answer}
 		for _, b := range d.Pool {
-			e.Pool = append(e.Pool, backendView{b.URL, b.Weight})
+			e.Pool = append(e.Pool, backendView{URL: b.URL, Weight: b.Weight})
 		}
+		e.addresses(h)
 		text.Reset()
 		if err := each.Encode(e); err != nil {
 			return err
@@ -78,4 +90,18 @@ func writeConfig(out io.Writer, f *activate.InForce) error {
 	}
 	_, _ = w.WriteString("\n  " + end)
 	return w.Flush()
+}
+
+// addresses adds what is known about the addresses of the backends.
+func (e *endpointView) addresses(h *health.Manager) {
+	if h == nil {
+		return
+	}
+	for _, m := range h.Members(e.Name) {
+		for i := range e.Pool {
+			if b := &e.Pool[i]; b.URL == m.URL {
+				b.Addresses = append(b.Addresses, addressView{m.Address, m.Healthy, m.Ejected, m.Reason, m.Since.UTC()})
+			}
+		}
+	}
 }

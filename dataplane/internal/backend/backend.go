@@ -53,14 +53,16 @@ func (s *State) Up() bool { return !s.down.Load() }
 type Registry struct {
 	later later
 
-	mu     sync.Mutex // guards states
+	mu     sync.Mutex // guards states and names
 	states map[string]*State
+	names  map[string]*Name
 }
 
 // NewRegistry returns an empty registry.
 func NewRegistry() *Registry {
 	return &Registry{
 		states: map[string]*State{},
+		names:  map[string]*Name{},
 		later:  later{wake: make(chan struct{}, 1), due: map[Refresher]time.Time{}},
 	}
 }
@@ -77,7 +79,22 @@ func (r *Registry) State(addr string) *State {
 	return s
 }
 
-// Addresses returns the addresses that have a state.
+// Name returns the name in addr (host:port), creating it when it is new; nil when
+// there is none to resolve.
+func (r *Registry) Name(addr string) *Name {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := r.names[addr]
+	if n == nil {
+		if n = newName(addr); n != nil {
+			r.names[addr] = n
+		}
+	}
+	return n
+}
+
+// Addresses returns the addresses that have a state or are a name, but not those
+// that a name stands for.
 func (r *Registry) Addresses() map[string]bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -85,16 +102,26 @@ func (r *Registry) Addresses() map[string]bool {
 	for addr := range r.states {
 		addresses[addr] = true
 	}
+	for _, n := range r.names {
+		found, _ := n.Addresses()
+		for _, addr := range found {
+			delete(addresses, addr)
+		}
+	}
+	for addr := range r.names {
+		addresses[addr] = true
+	}
 	return addresses
 }
 
-// Forget forgets the states of some addresses, but not while something is in
-// flight. A forgotten state goes on working for those who still hold it; State
-// makes a new one for the address.
+// Forget forgets names, and the states of addresses, but not while something is in
+// flight. What is forgotten goes on working for those who still hold it; State and
+// Name make new ones for the address.
 func (r *Registry) Forget(addresses map[string]bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for addr := range addresses {
+		delete(r.names, addr)
 		if s := r.states[addr]; s != nil && s.InFlight() == 0 {
 			delete(r.states, addr)
 		}

@@ -13,11 +13,21 @@ type Member struct {
 	State *State // of the address
 
 	// out holds the reasons for which it is not to be used; 0: it is usable.
-	out atomic.Uint32
+	out     atomic.Uint32
+	trouble atomic.Pointer[string] // in words
 	// back is when it came back; nil: it has been there from the start.
 	back atomic.Pointer[time.Time]
 
 	most atomic.Int64 // see SetMost
+	// failures are those in a row since Watch. Nobody counts them while watch is nil.
+	failures atomic.Uint32
+	watch    atomic.Pointer[watch]
+}
+
+// watch is who is told of how many failures in a row.
+type watch struct {
+	limit uint32
+	trips chan<- *Member
 }
 
 // The reasons.
@@ -77,9 +87,55 @@ func (m *Member) Share(slowStart time.Duration) (tenths uint32, grows time.Durat
 // Usable reports whether it is healthy and not ejected.
 func (m *Member) Usable() bool { return m.out.Load() == 0 }
 
+// Healthy reports what SetHealthy has recorded; true at first.
+func (m *Member) Healthy() bool { return m.out.Load()&unhealthy == 0 }
+
+// Ejected reports what SetEjected has recorded.
+func (m *Member) Ejected() bool { return m.out.Load()&ejected != 0 }
+
+// SetTrouble records why the member is not usable, for people; empty when it is.
+func (m *Member) SetTrouble(text string) { m.trouble.Store(&text) }
+
+// Trouble returns what SetTrouble has recorded.
+func (m *Member) Trouble() string {
+	if t := m.trouble.Load(); t != nil {
+		return *t
+	}
+	return ""
+}
+
+// Watch has the member sent to trips each time that limit attempts in a row have
+// failed; 0: never. When there is no room in trips, it is sent with one of the next
+// failures.
+func (m *Member) Watch(limit uint32, trips chan<- *Member) {
+	if limit == 0 {
+		m.watch.Store(nil)
+		return
+	}
+	if w := m.watch.Load(); w == nil || *w != (watch{limit, trips}) {
+		m.failures.Store(0)
+		m.watch.Store(&watch{limit, trips})
+	}
+}
+
 // Succeeded tells that the head of a response has come from it, Failed that an
 // attempt to get one from it has failed. Both belong on the request path.
-func (m *Member) Succeeded() {}
+func (m *Member) Succeeded() {
+	// Nearly always there was no failure, and then no core loses the cache line.
+	if m.failures.Load() != 0 {
+		m.failures.Store(0)
+	}
+}
 
 // Failed is the counterpart of Succeeded.
-func (m *Member) Failed() {}
+func (m *Member) Failed() {
+	w := m.watch.Load()
+	if w == nil || m.failures.Add(1) < w.limit {
+		return
+	}
+	select {
+	case w.trips <- m:
+		m.failures.Store(0)
+	default:
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"runtime"
 	"slices"
 	"strings"
@@ -33,7 +34,10 @@ type Options struct {
 	// AccessLog takes the lines about requests and has as many shards as there
 	// are threads; nil: nobody does.
 	AccessLog *accesslog.Log
-	Log       *slog.Logger
+	// Resolver finds addresses for backends that are dialled by name; nil: the
+	// system's.
+	Resolver *net.Resolver
+	Log      *slog.Logger
 }
 
 // Drivers are the names of the drivers that work on this system, the best first.
@@ -99,7 +103,7 @@ func NewServer(o Options) (*Server, error) {
 	s := &Server{options: o, listeners: map[*Listener]struct{}{}}
 	var err error
 	s.loops, err = drivers[i].open(driver.Config{
-		Threads: o.Threads, NewEngine: s.newEngine, Admit: s.admit, Gone: s.gone, Log: o.Log,
+		Threads: o.Threads, NewEngine: s.newEngine, Admit: s.admit, Gone: s.gone, Resolver: o.Resolver, Log: o.Log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("driver %s: %w", drivers[i].name, err)

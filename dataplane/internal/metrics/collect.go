@@ -28,7 +28,7 @@ var (
 	backendDurationDesc = desc("backend_request_duration_seconds",
 		"Time from the choice of a backend to the head of its response.", "endpoint", "backend")
 	backendUpDesc = desc("backend_up",
-		"Whether the last attempt to connect to the backend succeeded; 1 before the first.", "endpoint", "backend")
+		"Whether the backend can be used: one of its addresses is healthy, not ejected, and could be connected to the last time.", "endpoint", "backend")
 	clientErrorsDesc = desc("client_errors_total",
 		"Requests that their client failed to send or to take, by reason.", "reason")
 	connectionsDesc = desc("connections",
@@ -142,12 +142,12 @@ func (c *collection) endpoint(e *Endpoint) {
 }
 
 func (c *collection) backend(e *Endpoint, b *Backend) {
-	if state := b.state.Load(); state != nil {
-		up := 0.0
-		if state.Up() {
-			up = 1
+	if up, ok := b.up(); ok {
+		value := 0.0
+		if up {
+			value = 1
 		}
-		c.value(backendUpDesc, prometheus.GaugeValue, up, e.name, b.url)
+		c.value(backendUpDesc, prometheus.GaugeValue, value, e.name, b.url)
 	}
 	var seconds histogramSum
 	var errors [reasons]uint64

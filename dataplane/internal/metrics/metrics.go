@@ -227,12 +227,12 @@ func (e *Endpoint) End(shard int, r *Request) {
 
 // Backend counts for one backend of one endpoint.
 type Backend struct {
-	set    *Set
-	url    string
-	state  atomic.Pointer[backend.State]
-	shards shards[backendShard]
-	next   *Backend // of the endpoint; guarded by set.mu
-	told   told     // of the newest Reporter
+	set     *Set
+	url     string
+	members atomic.Pointer[[]*backend.Member]
+	shards  shards[backendShard]
+	next    *Backend // of the endpoint; guarded by set.mu
+	told    told     // of the newest Reporter
 }
 
 // backendShard is written by one shard only.
@@ -244,8 +244,24 @@ type backendShard struct {
 	_            [256 - (3+reasons)*8 - histogramSize]byte // whole cache lines
 }
 
-// Track exposes whether the backend can be reached.
-func (b *Backend) Track(s *backend.State) { b.state.Store(s) }
+// Track exposes whether the backend can be used: at one of its addresses at least.
+// Nobody may change the slice afterwards.
+func (b *Backend) Track(members []*backend.Member) { b.members.Store(&members) }
+
+// up reports whether a member is usable and could be connected to the last time.
+// ok is false when nothing is tracked.
+func (b *Backend) up() (up, ok bool) {
+	members := b.members.Load()
+	if members == nil {
+		return false, false
+	}
+	for _, m := range *members {
+		if m.Usable() && m.State.Up() {
+			return true, true
+		}
+	}
+	return false, true
+}
 
 // Begin counts a request that is given to the backend, End one that has been
 // answered or has failed. Only by the owner of the shard; both on the same shard.

@@ -152,6 +152,37 @@ dataplane_request_duration_seconds_count{endpoint="none"} 6
 	}
 }
 
+func member() *backend.Member { return backend.NewMember(backend.NewRegistry().State("a:80")) }
+
+// A backend is up while one of its addresses can be used.
+func TestBackendUp(t *testing.T) {
+	b := metrics.NewSet(1)
+	up := func() float64 {
+		t.Helper()
+		return gather(t, b)["backend_up{backend=http://a,endpoint=e}"]
+	}
+	one, two := member(), member()
+	b.Endpoint("e").Backend("http://a").Track([]*backend.Member{one, two})
+	for _, step := range []struct {
+		name   string
+		change func()
+		want   float64
+	}{
+		{"nothing is known", func() {}, 1},
+		{"one cannot be connected to", func() { one.State.SetUp(false) }, 1},
+		{"the other is ejected", func() { two.SetEjected(true) }, 0},
+		{"one is back", func() { one.State.SetUp(true) }, 1},
+		{"it is unhealthy", func() { one.SetHealthy(false) }, 0},
+		{"the other is readmitted", func() { two.SetEjected(false) }, 1},
+		{"there is none", func() { b.Endpoint("e").Backend("http://a").Track(nil) }, 0},
+	} {
+		step.change()
+		if got := up(); got != step.want {
+			t.Errorf("%s: up is %v, want %v", step.name, got, step.want)
+		}
+	}
+}
+
 func TestBackends(t *testing.T) {
 	s := metrics.NewSet(2)
 	e := s.Endpoint("e")
@@ -159,8 +190,8 @@ func TestBackends(t *testing.T) {
 	if e.Backend("http://a") != b || e.Backend("http://b") == b {
 		t.Error("a URL does not have counters of its own")
 	}
-	state := backend.NewRegistry().State("a:80")
-	b.Track(state)
+	one := member()
+	b.Track([]*backend.Member{one})
 	b.Response(0, 200, time.Millisecond)
 	b.Response(1, 200, time.Millisecond)
 	b.Response(1, 503, time.Second)
@@ -184,7 +215,7 @@ func TestBackends(t *testing.T) {
 		"backend_up{" + labels + "}":                                   1,
 	}
 	want(t, s, "backend=http://a", wanted)
-	state.SetUp(false)
+	one.State.SetUp(false)
 	wanted["backend_up{"+labels+"}"] = 0
 	want(t, s, "backend=http://a", wanted)
 }
@@ -240,7 +271,7 @@ func TestRetries(t *testing.T) {
 // What labels are known exists before the first request.
 func TestSeriesFromTheStart(t *testing.T) {
 	s := metrics.NewSet(2)
-	s.Endpoint("e").Backend("http://a").Track(backend.NewRegistry().State("a:80"))
+	s.Endpoint("e").Backend("http://a").Track([]*backend.Member{member()})
 	got := gather(t, s)
 	for _, name := range []string{
 		"requests_in_flight{endpoint=e}", "request_duration_seconds{endpoint=e}_count", "request_bytes_total{endpoint=e}",
@@ -412,7 +443,7 @@ func TestLint(t *testing.T) {
 	e.Begin(0)
 	e.End(0, &metrics.Request{Method: "GET", Code: 200})
 	b := e.Backend("http://a")
-	b.Track(backend.NewRegistry().State("a:80"))
+	b.Track([]*backend.Member{member()})
 	b.Response(0, 200, 0)
 	problems, err := testutil.CollectAndLint(s)
 	if err != nil || len(problems) > 0 {
@@ -441,12 +472,11 @@ func BenchmarkBackendResponse(b *testing.B) {
 
 func BenchmarkGather(b *testing.B) {
 	s := metrics.NewSet(2)
-	states := backend.NewRegistry()
 	for i := range 10_000 {
 		e := s.Endpoint(fmt.Sprintf("/service/%d/index", i))
 		for j := range 3 {
 			back := e.Backend(fmt.Sprintf("http://10.0.0.%d:%d", i%250, 8000+j))
-			back.Track(states.State("x"))
+			back.Track([]*backend.Member{member()})
 			if i%10 == 0 { // a tenth is in use
 				back.Response(0, 200, time.Millisecond)
 			}

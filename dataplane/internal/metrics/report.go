@@ -154,10 +154,19 @@ func (b *Backend) failures() (n uint64) {
 
 // trouble says why the backend is not used, empty when it is.
 func (b *Backend) trouble() string {
-	if state := b.state.Load(); state != nil && !state.Up() {
-		return "the last attempt to connect failed"
+	if up, ok := b.up(); up || !ok {
+		return ""
 	}
-	return ""
+	members := *b.members.Load()
+	if len(members) == 0 {
+		return "its name has no address"
+	}
+	for _, m := range members {
+		if t := m.Trouble(); t != "" {
+			return t
+		}
+	}
+	return "the last attempt to connect failed"
 }
 
 // InFlight returns the requests in flight to each of some backends, by URL, over

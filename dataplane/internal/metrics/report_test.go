@@ -45,7 +45,7 @@ func TestReports(t *testing.T) {
 	e := s.Endpoint("e")
 	a, b := e.Backend("http://a"), e.Backend("http://b")
 	state := backend.NewRegistry().State("a:80")
-	a.Track(state)
+	a.Track([]*backend.Member{backend.NewMember(state)})
 	a.Begin(0)
 	a.Response(0, 200, time.Millisecond)
 	a.End(0)
@@ -178,7 +178,7 @@ func TestReportsOfManyEndpoints(t *testing.T) {
 	s := metrics.NewSet(1)
 	state := backend.NewRegistry().State("a:80")
 	for i := range endpoints {
-		s.Endpoint(fmt.Sprint("e", i)).Backend("http://a").Track(state)
+		s.Endpoint(fmt.Sprint("e", i)).Backend("http://a").Track([]*backend.Member{backend.NewMember(state)})
 	}
 	r := newReporting(s)
 	r.Next(r.now, all, all)

@@ -148,7 +148,11 @@ func (e *Engine) response(b *Conn, p []byte) {
 // answered counts a response of the member.
 func (e *Engine) answered(x *request, status int) {
 	x.member.Metrics.Response(e.shard, status, time.Duration(e.now-x.chosen))
-	x.member.Health.Succeeded()
+	if status >= 500 && x.endpoint.FailOn5xx {
+		x.member.Health.Failed()
+	} else {
+		x.member.Health.Succeeded()
+	}
 }
 
 // goOn has the rest of a response body come, or wait.

@@ -41,6 +41,7 @@ func New(encoded []byte, version string, revision uint64, s *State) (*Table, err
 		RequestID:          rest.GetRequestId(),
 		ProxyProtocol:      rest.GetProxyProtocol(),
 		TrustedProxies:     newPrefixes(rest.GetTrustedProxies()),
+		ResolveInterval:    routetable.DefaultResolveInterval,
 		Limits: Limits{
 			HeadBytes:     int(l.GetMaxHeadBytes()),
 			Fields:        int(l.GetMaxHeaderCount()),
@@ -55,6 +56,10 @@ func New(encoded []byte, version string, revision uint64, s *State) (*Table, err
 		records: c.records,
 		used:    make([]atomic.Pointer[Endpoint], len(c.records)),
 		cycles:  c.cycles,
+		checked: c.checked,
+	}
+	if d := rest.GetResolveInterval(); d != nil {
+		t.ResolveInterval = d.AsDuration()
 	}
 	if err := t.checkTies(t.buildIndex(c.hosts, c.links)); err != nil {
 		return nil, err
@@ -88,6 +93,7 @@ type compiler struct {
 	numbers map[string]uint32 // of host patterns
 	links   []link
 	cycles  cycles
+	checked []uint32 // see Table
 }
 
 func newCompiler(encoded []byte) *compiler {
@@ -135,6 +141,9 @@ func (c *compiler) endpoint(e *routetablev1.Endpoint, start, end int) {
 		c.place(number, anyHost)
 	}
 	c.records = append(c.records, r)
+	if e.GetActiveCheck() != nil {
+		c.checked = append(c.checked, number)
+	}
 	c.cycles.add(e.GetPool())
 }
 

@@ -30,7 +30,8 @@ type Pool struct {
 	endpoint string
 	state    *State
 	metrics  *metrics.Endpoint
-	members  []*Member // of all backends, in their order
+	names    bool      // a backend has a name that is looked up
+	members  []*Member // of all backends, in their order; guarded by refreshing
 	// cycle is the schedule of all members whose weight is not 0; nil when they take
 	// turns, because all have one weight. Pools with the same weights share it.
 	cycle *[]uint32
@@ -100,7 +101,10 @@ func (m *Member) End(shard int) {
 
 // Members returns all members, usable or not, in the order of the file. Nobody may
 // change the slice.
-func (p *Pool) Members() []*Member { return p.members }
+func (p *Pool) Members() []*Member { return p.view.Load().all }
+
+// HasNames reports whether a backend has a name that is looked up.
+func (p *Pool) HasNames() bool { return p.names }
 
 // Pick chooses a member for a request, nil when there is none that may get one, or all
 // are full (see Full). It neither allocates nor locks. Any goroutine may call it.
@@ -135,6 +139,9 @@ func (p *Pool) Full() bool {
 func (p *Pool) Refresh() {
 	p.refreshing.Lock()
 	defer p.refreshing.Unlock()
+	if p.names {
+		p.gather(p.members, true)
+	}
 	p.view.Store(p.look(p.view.Load().turns))
 	p.watch.changed(p)
 	// Requests that had the table from before still go by a pool that has been
@@ -152,15 +159,54 @@ func (p *Pool) tell() {
 	}
 }
 
+// gather makes the members anew: one for each address of each backend. Those of the
+// same URL and address as a known one stay what they are. inUse: there have been
+// requests, so that one which had none comes back.
+func (p *Pool) gather(known []*Member, inUse bool) {
+	before := make(map[identity]*Member, len(known))
+	for _, m := range known {
+		before[m.identity()] = m
+	}
+	members := make([]Member, 0, len(p.Backends))
+	for _, b := range p.Backends {
+		own := make([]*backend.Member, 0, 1)
+		// The first addresses of a name take the place of the name as such: they do
+		// not come back.
+		unresolved := b.Name != nil && before[identity{b.URL, b.address}] != nil
+		for _, address := range b.addresses() {
+			id := identity{b.URL, address}
+			was := before[id]
+			m := Member{Backend: b}
+			if was != nil {
+				m.Health = was.Health
+			} else {
+				m.Health = backend.NewMember(p.state.Backends.State(address))
+				m.Health.SetMost(int64(b.MaxRequests))
+				before[id] = &m
+			}
+			if inUse && (was == nil && !unresolved || was != nil && !drawn(was)) {
+				m.Health.ComeBack()
+			}
+			members = append(members, m)
+			own = append(own, m.Health)
+		}
+		b.Metrics.Track(own)
+	}
+	p.members = make([]*Member, len(members))
+	for i := range members {
+		p.members[i] = &members[i]
+	}
+}
+
 // look makes a view of the members as they are.
 func (p *Pool) look(turns *atomic.Uint64) *view {
-	v := &view{policy: p.Policy, turns: turns}
+	v := &view{policy: p.Policy, turns: turns, all: p.members}
 	v.members, v.panicking = p.eligible()
 	v.limited = slices.ContainsFunc(v.members, func(m *Member) bool { return m.MaxRequests > 0 })
 	weights, growing := p.weigh(v.members)
 	if !uniform(weights) {
 		v.weights = weights
-		if len(v.members) == len(p.those(drawn)) && !growing {
+		if !p.names && !growing && len(v.members) == len(p.those(drawn)) {
 			v.schedule = *p.cycle
 		} else {
 			v.schedule = routetable.Schedule(weights)

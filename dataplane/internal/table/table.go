@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"reverseproxy/dataplane/internal/accesslog"
+	"reverseproxy/dataplane/internal/backend"
 	"reverseproxy/dataplane/internal/limit"
 	"reverseproxy/dataplane/internal/metrics"
 	"reverseproxy/proto/routetable"
@@ -31,6 +32,7 @@ type Table struct {
 	RequestID          bool                // every request has an X-Request-Id
 	ProxyProtocol      bool                // connections begin with a header of the PROXY protocol
 	TrustedProxies     *Prefixes           // whose X-Forwarded fields are believed; nil: nobody's
+	ResolveInterval    time.Duration
 
 	state  *State
 	number uint64 // tables of one State, in the order in which they were made
@@ -40,6 +42,7 @@ type Table struct {
 	used    []atomic.Pointer[Endpoint]
 	index   index
 	cycles  cycles
+	checked []uint32 // endpoints with an active check, by number
 }
 
 // Limits are the client limits of the table.
@@ -61,7 +64,10 @@ type Endpoint struct {
 	RequestHeaders, ResponseHeaders *Edits  // nil: none
 	Answer                          *Answer // nil: a backend of the pool answers
 	Pool                            *Pool
-	Admission                       *Admission // nil: there are none
+	Admission                       *Admission    // nil: there are none
+	ActiveCheck                     *ActiveCheck  // nil: none
+	PassiveCheck                    *PassiveCheck // nil: none
+	FailOn5xx                       bool          // a status of 500 or more is a failure of the backend
 	Metrics                         *metrics.Endpoint
 
 	gate     *limit.Gate // of the name, whether it limits anything now or has before
@@ -87,6 +93,25 @@ type Backend struct {
 	path        uint16 // where the URL's path ends
 	query       uint16 // where its query starts
 	Metrics     *metrics.Backend
+	// Name is what stands in the URL for addresses that have to be looked up; nil:
+	// the URL has the address, or localhost.
+	Name    *backend.Name
+	address string
+}
+
+// Address returns host:port of the URL.
+func (b *Backend) Address() string { return b.address }
+
+// addresses returns what to connect to. While a name has not been looked up yet it
+// is the name, as which whoever connects looks it up: no request fails because
+// its endpoint is new. A name that has never been found has none.
+func (b *Backend) addresses() []string {
+	if b.Name != nil {
+		if found, known := b.Name.Addresses(); known {
+			return found
+		}
+	}
+	return []string{b.address}
 }
 
 // Endpoint returns the endpoint with a name, and brings it into use; nil when

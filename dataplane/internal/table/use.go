@@ -26,13 +26,16 @@ type State struct {
 	Backends *backend.Registry
 	Metrics  *metrics.Set
 	// Fleet is what rates are divided by.
-	Fleet limit.Fleet
+	Fleet   limit.Fleet
+	Watcher Watcher // nil: nobody is told
 	// OnPanic is called when nobody in the pool of an endpoint is usable any more, and
 	// when that has ended; refuses: requests are refused meanwhile, instead of given to
 	// all. It must not wait. nil: nobody is told.
 	OnPanic func(endpoint string, panicking, refuses bool)
 
 	tables atomic.Uint64 // made so far
+
+	telling sync.Mutex // held while the Watcher is told, and taken before mu
 
 	mu sync.Mutex // held while an endpoint comes into use; guards the following
 	// known are the endpoints in use, by name, each of the newest table in which
@@ -53,11 +56,21 @@ func (t *Table) use(i uint32) *Endpoint {
 // firstUse makes an endpoint at rest one that is in use.
 func (t *Table) firstUse(i uint32) *Endpoint {
 	e, addresses := t.unfold(t.message(i))
+	used, news := t.enter(i, e, addresses)
+	if news {
+		t.state.tellWatcher(e.Name)
+	}
+	return used
+}
+
+// enter brings an endpoint into use, unless it is already, and returns the one in
+// use. news: it takes the place of the one of its name.
+func (t *Table) enter(i uint32, e *Endpoint, addresses []string) (used *Endpoint, news bool) {
 	s := t.state
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if other := t.used[i].Load(); other != nil {
-		return other // somebody else was faster
+		return other, false // somebody else was faster
 	}
 	if t.number < s.retained {
 		// Of a request that has taken so long from the table to the endpoint that
@@ -65,7 +78,7 @@ func (t *Table) firstUse(i uint32) *Endpoint {
 		e.join(s, s.Metrics.Detached(e.Name), addresses, nil)
 		e.joinAdmission(s, s.known[e.Name])
 		t.used[i].Store(e)
-		return e
+		return e, false
 	}
 	e.join(s, s.Metrics.Endpoint(e.Name), addresses, s.known[e.Name])
 	e.joinAdmission(s, s.known[e.Name])
@@ -77,7 +90,7 @@ func (t *Table) firstUse(i uint32) *Endpoint {
 	if t.number == s.retained {
 		e.enforce()
 	}
-	return e
+	return e, true
 }
 
 // unfold makes an endpoint that has not joined the others yet, and the addresses
@@ -92,6 +105,9 @@ func (t *Table) unfold(w *routetablev1.Endpoint) (e *Endpoint, addresses []strin
 		ReplaceHost:     w.GetReplaceHost(),
 		Admission:       admissionOf(w),
 		Retry:           newRetry(w.GetRetry()),
+		ActiveCheck:     activeCheck(w.GetActiveCheck()),
+		PassiveCheck:    passiveCheck(w.GetPassiveCheck()),
+		FailOn5xx:       w.GetPassiveCheck().GetOn_5Xx(),
 		methods:         w.GetMethods(),
 	}
 	if p, ok := w.GetPath().(*routetablev1.Endpoint_Prefix); ok {
@@ -163,36 +179,19 @@ func (e *Endpoint) join(s *State, counters *metrics.Endpoint, addresses []string
 	}
 	p := e.Pool
 	p.state, p.metrics = s, counters
+	for i, b := range p.Backends {
+		b.address, b.Name, b.Metrics = addresses[i], s.Backends.Name(addresses[i]), counters.Backend(b.URL)
+		p.names = p.names || b.Name != nil
+	}
 	turns := new(atomic.Uint64)
-	known := map[identity]*Member{}
+	var known []*Member
 	if before != nil {
 		if before.Pool.sameCycle(p) {
 			turns = before.Pool.view.Load().turns
 		}
-		for _, m := range before.Pool.members {
-			known[m.identity()] = m
-		}
+		known = before.Pool.Members()
 	}
-	members := make([]Member, len(p.Backends))
-	p.members = make([]*Member, len(members))
-	for i, b := range p.Backends {
-		m := &members[i]
-		m.Backend, p.members[i] = b, m
-		id := identity{b.URL, addresses[i]}
-		was := known[id]
-		if was != nil {
-			m.Health = was.Health
-		} else {
-			m.Health = backend.NewMember(s.Backends.State(id.address))
-			m.Health.SetMost(int64(b.MaxRequests))
-			known[id] = m
-		}
-		if before != nil && (was == nil || !drawn(was)) {
-			m.Health.ComeBack()
-		}
-		b.Metrics = counters.Backend(b.URL)
-		b.Metrics.Track(m.Health.State)
-	}
+	p.gather(known, before != nil)
 	p.view.Store(p.look(turns))
 	p.tell()
 }
@@ -210,9 +209,9 @@ type identity struct{ url, address string }
 
 func (m *Member) identity() identity { return identity{m.URL, m.Health.State.Addr()} }
 
-// Warm brings those endpoints into use that are in prev (nil: none), all of a
-// table that is not large, so that requests find them so when the table comes
-// into force.
+// Warm brings those endpoints into use that are in prev (nil: none), those with an
+// active check, and all of a table that is not large, so that requests find them so
+// when the table comes into force.
 func (t *Table) Warm(prev *Table) {
 	if t.Len() <= eager {
 		for i := range t.records {
@@ -220,9 +219,16 @@ func (t *Table) Warm(prev *Table) {
 		}
 		return
 	}
-	if prev == nil {
-		return
+	if prev != nil {
+		t.inherit(prev)
 	}
+	for _, n := range t.checked {
+		t.use(n)
+	}
+}
+
+// inherit brings those endpoints into use that are in prev.
+func (t *Table) inherit(prev *Table) {
 	for i := range prev.used {
 		e := prev.used[i].Load()
 		if e == nil {
@@ -269,6 +275,9 @@ func (s *State) Retain(t *Table) {
 	for _, e := range known {
 		s.retainEndpoint(t, e, urls)
 	}
+	if s.Watcher != nil && t.ResolveInterval > 0 {
+		s.Watcher.ResolveEvery(t.ResolveInterval)
+	}
 	gone := s.Backends.Addresses()
 	t.without(gone)
 	s.Backends.Forget(gone)
@@ -280,9 +289,10 @@ func (s *State) retainEndpoint(t *Table, e *Endpoint, urls map[string]bool) {
 	n, found := t.find(e.Name)
 	if !found {
 		s.mu.Lock()
-		defer s.mu.Unlock()
 		delete(s.known, e.Name)
 		s.Metrics.Forget(e.Name)
+		s.mu.Unlock()
+		s.tellWatcher(e.Name)
 		return
 	}
 	current := t.used[n].Load()
@@ -292,6 +302,7 @@ func (s *State) retainEndpoint(t *Table, e *Endpoint, urls map[string]bool) {
 		s.known[e.Name] = current
 		s.mu.Unlock()
 		current.Pool.Refresh()
+		s.tellWatcher(e.Name)
 	}
 	clear(urls)
 	if current != nil {

@@ -19,6 +19,7 @@ const (
 // view is the members of a pool that get requests, and how they are chosen. It is
 // immutable but for the turns, which the views of a pool share.
 type view struct {
+	all     []*Member // of the pool, usable or not
 	members []*Member
 	// schedule is one cycle, as indices of members; nil when that is members, because
 	// all have one weight. It serves policies that draw lots as well: who has a share

@@ -23,7 +23,9 @@ type Config struct {
 	// and do not block.
 	Admit func(*proxy.Origin) Verdict
 	Gone  func(*proxy.Origin)
-	Log   *slog.Logger
+	// Resolver finds addresses for names that are dialled; nil: the system's.
+	Resolver *net.Resolver
+	Log      *slog.Logger
 }
 
 // Verdict says what is done with a new connection.

@@ -17,9 +17,10 @@ import (
 	"reverseproxy/dataplane/internal/proxy"
 )
 
-// Dial implements proxy.Driver. An address is connected to from here. A name is
-// looked up and connected to by a goroutine, which tries its addresses as package
-// net does, and the loop takes over the connection that came of it.
+// Dial implements proxy.Driver. An address is connected to from here. A name
+// (localhost, and others until package resolve has found their addresses) is looked
+// up and connected to by a goroutine, which tries its addresses as package net does,
+// and the loop takes over the connection that came of it.
 func (d *driverOf) Dial(addr string, timeout time.Duration) *proxy.Conn {
 	l := d.loop()
 	c := l.newConn(-1)
@@ -37,7 +38,7 @@ func (d *driverOf) Dial(addr string, timeout time.Duration) *proxy.Conn {
 	generation := c.generation
 	l.loops.goroutines.Go(func() {
 		defer cancel()
-		fd, err := dialName(ctx, addr)
+		fd, err := dialName(ctx, l.loops.Resolver, addr)
 		if !l.post(func() { l.dialled(c, generation, fd, err) }) && fd >= 0 {
 			closeFD(int32(fd))
 		}
@@ -126,8 +127,8 @@ func (l *eventLoop) dialFailed(c *conn, timeout bool) {
 }
 
 // dialName connects to host:port and returns the socket.
-func dialName(ctx context.Context, addr string) (fd int, err error) {
-	dialer := net.Dialer{KeepAlive: -1} // sessions have deadlines of their own
+func dialName(ctx context.Context, resolver *net.Resolver, addr string) (fd int, err error) {
+	dialer := net.Dialer{Resolver: resolver, KeepAlive: -1} // sessions have deadlines of their own
 	sock, err := dialer.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return -1, err

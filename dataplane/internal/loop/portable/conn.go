@@ -296,10 +296,9 @@ func (c *conn) dialAndRead(ctx context.Context, addr string) {
 	}
 }
 
-var dialer = net.Dialer{KeepAlive: -1} // sessions have deadlines of their own
-
 func (c *conn) dial(ctx context.Context, addr string) bool {
 	l := c.loop
+	dialer := net.Dialer{Resolver: l.server.Resolver, KeepAlive: -1} // sessions have deadlines of their own
 	sock, err := dialer.DialContext(ctx, "tcp", addr)
 	l.mu.Lock()
 	defer l.mu.Unlock()
