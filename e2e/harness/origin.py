@@ -110,7 +110,9 @@ def name_yourself(origin: "Origin", request: Request, connection: Connection) ->
 class Origin:
     """Listens on a port of its own, or the given one, until stop()."""
 
-    def __init__(self, name: str, handler: Handler = name_yourself, record: bool = True, port: int = 0):
+    def __init__(
+        self, name: str, handler: Handler = name_yourself, record: bool = True, port: int = 0, host: str = "127.0.0.1"
+    ):
         self.name = name
         self.handler = handler
         self.record = record
@@ -120,9 +122,9 @@ class Origin:
         self.errors: list[str] = []
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._listener = socket.create_server(("127.0.0.1", port), backlog=512)
+        self._listener = socket.create_server((host, port), backlog=512)
         self.port = self._listener.getsockname()[1]
-        self.url = "http://127.0.0.1:%d" % self.port
+        self.url = "http://%s:%d" % (host, self.port)
         threading.Thread(target=self._accept, name="origin " + name, daemon=True).start()
 
     def stop(self) -> None:

@@ -10,7 +10,7 @@ import (
 // settings says what an endpoint does beyond handing the request to the next
 // backend, a line for each feature that is set.
 func settings(e *routetablev1.Endpoint) (lines []string) {
-	for _, feature := range [...]func(*routetablev1.Endpoint) string{loadBalancing, backups, onPanic, requestTimeout, retry, maxRequests, rateLimit, rewrite, requestHeaders, responseHeaders} {
+	for _, feature := range [...]func(*routetablev1.Endpoint) string{loadBalancing, backups, onPanic, activeCheck, passiveCheck, requestTimeout, retry, maxRequests, rateLimit, rewrite, requestHeaders, responseHeaders} {
 		if line := feature(e); line != "" {
 			lines = append(lines, line)
 		}

@@ -21,6 +21,7 @@ type Refusal uint8
 // The refusals.
 const (
 	NoBackend    Refusal = iota // every backend has weight 0
+	NoAddress                   // no backend's name has been found
 	NoneHealthy                 // there are backends, and none is usable
 	RateLimit                   // more requests than in that time may come
 	MaxRequests                 // as many are in flight as may be, and there is no line
@@ -34,7 +35,7 @@ const (
 func (r Refusal) String() string { return refusalLabels[r] }
 
 var refusalLabels = [refusals]string{
-	"no_backend", "none_healthy", "rate_limit", "max_requests", "backends_full", "queue_full", "queue_timeout",
+	"no_backend", "no_address", "none_healthy", "rate_limit", "max_requests", "backends_full", "queue_full", "queue_timeout",
 }
 
 // SetLimited exposes what limits do, or ends that. It may be called from several

@@ -86,6 +86,7 @@ func TestRequests(t *testing.T) {
 		"response_bytes_total{endpoint=index}":                       102,
 		"endpoint_panic{endpoint=index}":                             0,
 		"endpoint_panics_total{endpoint=index}":                      0,
+		"requests_refused_total{endpoint=index,reason=no_address}":   0,
 		"requests_refused_total{endpoint=index,reason=no_backend}":   0,
 		"requests_refused_total{endpoint=index,reason=none_healthy}": 0,
 	})
@@ -112,6 +113,7 @@ func TestEndpointHealth(t *testing.T) {
 	want(t, s, "endpoint_panic|refused", map[string]float64{
 		"endpoint_panic{endpoint=e}":                             1,
 		"endpoint_panics_total{endpoint=e}":                      2,
+		"requests_refused_total{endpoint=e,reason=no_address}":   0,
 		"requests_refused_total{endpoint=e,reason=no_backend}":   0,
 		"requests_refused_total{endpoint=e,reason=none_healthy}": 1,
 	})
@@ -352,6 +354,7 @@ func TestForget(t *testing.T) {
 		"response_bytes_total{endpoint=gone}":                       0,
 		"endpoint_panic{endpoint=gone}":                             0,
 		"endpoint_panics_total{endpoint=gone}":                      0,
+		"requests_refused_total{endpoint=gone,reason=no_address}":   0,
 		"requests_refused_total{endpoint=gone,reason=no_backend}":   0,
 		"requests_refused_total{endpoint=gone,reason=none_healthy}": 0,
 	})

@@ -189,6 +189,7 @@ func TestNobodyHealthy(t *testing.T) {
 	text := `
 # HELP dataplane_requests_refused_total Requests that an endpoint took and that were given to no backend, by reason.
 # TYPE dataplane_requests_refused_total counter
+dataplane_requests_refused_total{endpoint="all",reason="no_address"} 0
 dataplane_requests_refused_total{endpoint="all",reason="no_backend"} 0
 dataplane_requests_refused_total{endpoint="all",reason="none_healthy"} 1
 `

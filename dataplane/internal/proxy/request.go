@@ -281,8 +281,11 @@ func (e *Engine) routeAgain(c *Conn, now *table.Table, body []byte) {
 // nobody answers a request that no backend may get.
 func (e *Engine) nobody(c *Conn) {
 	why := metrics.NoBackend
-	if c.x.endpoint.Pool.Unhealthy() {
+	switch p := c.x.endpoint.Pool; {
+	case p.Unhealthy():
 		why = metrics.NoneHealthy
+	case p.Unresolved():
+		why = metrics.NoAddress
 	}
 	c.x.counters.Refused(why)
 	c.x.note.failed(why.String())

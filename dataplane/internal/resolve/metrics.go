@@ -4,9 +4,9 @@ import "github.com/prometheus/client_golang/prometheus"
 
 var (
 	lookupsDesc = prometheus.NewDesc("dataplane_dns_lookups_total",
-		"Lookups of the names of backends, by result: success, failure.", []string{"name", "result"}, nil)
+		"Lookups of the names of backends, by result: success, failure.", []string{"host", "result"}, nil)
 	addressesDesc = prometheus.NewDesc("dataplane_dns_addresses",
-		"Addresses that the name of a backend stands for; they stay when lookups fail.", []string{"name"}, nil)
+		"Addresses that the name of a backend stands for; they stay when lookups fail.", []string{"host"}, nil)
 )
 
 // Describe implements prometheus.Collector.

@@ -195,7 +195,7 @@ func TestMetrics(t *testing.T) {
 		const text = `
 # HELP dataplane_dns_addresses Addresses that the name of a backend stands for; they stay when lookups fail.
 # TYPE dataplane_dns_addresses gauge
-dataplane_dns_addresses{name="shop"} 2
+dataplane_dns_addresses{host="shop"} 2
 `
 		if err := testutil.CollectAndCompare(r, strings.NewReader(text), "dataplane_dns_addresses"); err != nil {
 			t.Error(err)

@@ -134,6 +134,13 @@ func (p *Pool) Full() bool {
 	return v.limited && len(v.members) > 0
 }
 
+// Unresolved reports that a request is refused for no other reason than that the
+// names of backends have not been found.
+func (p *Pool) Unresolved() bool {
+	unresolved := func(b *Backend) bool { return b.Weight > 0 && len(b.addresses()) == 0 }
+	return p.names && !slices.ContainsFunc(p.Members(), drawn) && slices.ContainsFunc(p.Backends, unresolved)
+}
+
 // Refresh looks at the members anew. Whoever has changed something about one calls
 // it; any goroutine may, but none on the request path.
 func (p *Pool) Refresh() {
