@@ -261,6 +261,29 @@ func TestRequestsWaitForBackends(t *testing.T) {
 	w.wantRefused("backends_full", 1)
 }
 
+// A backend that comes back takes who waits for the others.
+func TestRequestsWaitForBackendsThatAreNotThere(t *testing.T) {
+	e := queued(0, 9)
+	e.Pool = []*routetablev1.Backend{{Url: "http://a:80", Weight: 1, MaxRequests: 1}, {Url: "http://b:80", Weight: 1, MaxRequests: 1}}
+	w := newWorld(t, e)
+	p := w.live.Load().Endpoint("all").Pool
+	b := p.Members()[1]
+	b.Health.SetHealthy(false)
+	p.Refresh()
+	c := w.clients(3)
+	for i, client := range c {
+		w.data(client, named(fmt.Sprint(i)))
+	}
+	w.wantAtOrigin("0")
+	b.Health.SetHealthy(true)
+	p.Refresh()
+	if at := w.wantAtOrigin("1"); at.addr != "b:80" {
+		t.Errorf("went to %s", at.addr)
+	}
+	w.data(w.dialled[1], okay)
+	w.wantAtOrigin("2")
+}
+
 // What a backend is asked for, and which, is the same for a request that has waited.
 func TestRequestsThatHaveWaitedAreAimedTheSame(t *testing.T) {
 	e := queued(1, 9)
