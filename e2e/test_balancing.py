@@ -24,6 +24,19 @@ def only_the_name(origin: Origin, request: Request, connection: Connection) -> N
     answer(connection, origin.name.encode())
 
 
+class Ward:
+    """Backends of which some are sick: then they fail their checks, and nothing else."""
+
+    CHECK = "  healthCheck: {active: {path: /health, interval: 300ms, timeout: 300ms, healthyAfter: 1, unhealthyAfter: 2}}\n"
+
+    def __init__(self):
+        self.sick: frozenset[str] = frozenset()
+
+    def handle(self, origin: Origin, request: Request, connection: Connection) -> None:
+        failed = request.target == "/health" and origin.name in self.sick
+        answer(connection, origin.name.encode(), status="500 Internal Server Error" if failed else "200 OK")
+
+
 def ask(port: int, path: str, n: int, first: int = 0) -> list[str]:
     """Sends n requests on one connection, each for a user of its own, and returns who
     answered each."""
@@ -147,6 +160,62 @@ class Balancing(Scenario):
         self.assertEqual(list("cdcd"), ask(self.port, "/x", 4))
         self.change(cp, self.config({"/x": pool(1)}), dp)
         self.assertEqual(list("abab"), ask(self.port, "/x", 4))
+
+    def test_backups_are_used_when_all_others_are_sick(self):
+        ward = Ward()
+        a, b, c = (self.origin(n, ward.handle, record=False) for n in "abc")
+        self.fleet(self.config({"/x": [a, b, "{url: %s, backup: true}" % c.url]}) + Ward.CHECK)
+        for sick, usable in (("a", "b"), ("ab", "c"), ("abc", "ab"), ("bc", "a")):
+            ward.sick = frozenset(sick)
+            eventually(lambda: set(ask(self.port, "/x", 10)) == set(usable), "%s are used while %s are sick" % (usable, sick))
+
+    def test_when_nobody_is_healthy(self):
+        ward = Ward()
+        pool = [self.origin(n, ward.handle, record=False) for n in "ab"]
+        lines = [*self.config({"/all": pool}).splitlines(), Ward.CHECK]
+        lines += ["- from: /none", "  panic: refuse", "  pool:", *("  - " + o.url for o in pool), Ward.CHECK]
+        _, (dp,) = self.fleet("\n".join(lines) + "\n")
+        self.assertEqual([200, 200], [get(self.port, path).status for path in ("/all", "/none")])
+
+        ward.sick = frozenset("ab")
+        eventually(lambda: get(self.port, "/none").status == 503, "requests are refused")
+        eventually(lambda: dp.metrics().value("dataplane_endpoint_panic", endpoint="/all") == 1, "all are sick")
+        self.assertEqual({"a", "b"}, set(ask(self.port, "/all", 4)))
+        self.assertEqual(503, get(self.port, "/none").status)
+
+        ward.sick = frozenset()
+        for path in ("/all", "/none"):
+            eventually(lambda: dp.metrics().value("dataplane_endpoint_panic", endpoint=path) == 0, "they are healthy again")
+        self.assertEqual(200, get(self.port, "/none").status)
+        m = dp.metrics()
+        for path in ("/all", "/none"):
+            self.assertEqual(1, m.value("dataplane_endpoint_panics_total", endpoint=path))
+        refused = m.value("dataplane_requests_refused_total", endpoint="/none", reason="none_healthy")
+        self.assertLessEqual(2, refused)
+        self.assertEqual(refused, m.value("dataplane_requests_total", endpoint="/none", code="503", method="GET"))
+        told = [(r["msg"], r["endpoint"]) for r in dp.records() if "usable" in r["msg"]]
+        self.assertEqual(
+            [
+                ("a backend is usable again", "/all"),
+                ("a backend is usable again", "/none"),
+                ("no backend is usable: all are used", "/all"),
+                ("no backend is usable: requests are refused", "/none"),
+            ],
+            sorted(told),
+        )
+
+    def test_a_backend_that_is_healthy_again_starts_slowly(self):
+        ward = Ward()
+        pool = [self.origin(n, ward.handle, record=False) for n in "ab"]
+        self.fleet(self.balanced(pool, "{slowStart: 24h}", more=Ward.CHECK))
+        self.assertEqual(list("abab"), ask(self.port, "/x", 4))
+        ward.sick = frozenset("b")
+        eventually(lambda: ask(self.port, "/x", 4) == list("aaaa"), "it is not used while it is sick")
+        ward.sick = frozenset()
+        eventually(lambda: "b" in ask(self.port, "/x", 20), "it is used again")
+        counts = collections.Counter(ask(self.port, "/x", 1100))
+        self.say("slowStart, a backend that is healthy again: %s" % dict(counts))
+        self.assertEqual({"a": 1000, "b": 100}, counts)
 
     def test_a_new_backend_starts_slowly(self):
         a, b = self.some("ab")
