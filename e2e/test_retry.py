@@ -9,8 +9,8 @@ import time
 from e2e.harness import Client, Load, Scenario, answer, eventually, free_port, get
 
 
-def retry(attempts: int = 3, more: str = "") -> str:
-    return "defaults: {retry: {attempts: %d, budget: 100%%%s}}" % (attempts, more)
+def retry(attempts: int = 3, more: str = ", budget: 100%") -> str:
+    return "defaults: {retry: {attempts: %d%s}}" % (attempts, more)
 
 
 def reset(origin, request, connection):
@@ -40,7 +40,8 @@ class Retry(Scenario):
 
     def test_a_killed_backend_costs_no_request(self):
         a, b, c = (self.backend(name) for name in "abc")
-        _, (dp,) = self.fleet(self.config({"/x": [a, b, c]}, extra=retry()))
+        # With the budget that is the default.
+        _, (dp,) = self.fleet(self.config({"/x": [a, b, c]}, extra=retry(more="")))
         with Load(self.port, {"/x": "abc"}, keepalive=4, fresh=2) as load:
             self.wait_load(load, 300)
             b.kill()
@@ -54,7 +55,7 @@ class Retry(Scenario):
 
     def test_a_frozen_backend_costs_time_and_no_request(self):
         a, b, c = (self.backend(name) for name in "abc")
-        _, (dp,) = self.fleet(self.config({"/x": [a, b, c]}, extra=retry(more=", perTryTimeout: 200ms")))
+        _, (dp,) = self.fleet(self.config({"/x": [a, b, c]}, extra=retry(more=", budget: 100%, perTryTimeout: 200ms")))
         with Load(self.port, {"/x": "abc"}, keepalive=4, fresh=2) as load:
             self.wait_load(load, 300)
             b.freeze()

@@ -69,11 +69,7 @@ func (e *Engine) nextMember(c *Conn, kind metrics.RetryReason) *table.Member {
 	if r == nil || !r.On(kind) {
 		return nil
 	}
-	why, may := e.mayRepeat(c)
-	if may && !r.Take(e.now, x.counters.Begun()) {
-		why, may = metrics.SkippedBudget, false
-	}
-	if !may {
+	if why, may := e.mayRepeat(c); !may {
 		x.counters.RetrySkipped(e.shard, why)
 		return nil
 	}
@@ -85,6 +81,15 @@ func (e *Engine) nextMember(c *Conn, kind metrics.RetryReason) *table.Member {
 	to := e.pickAgain(x)
 	if to == nil {
 		x.counters.RetrySkipped(e.shard, metrics.SkippedBackend)
+		return nil
+	}
+	// A backend that could not be reached has had no work, so a request that goes on to
+	// one that can is no more than the one request that it was. The budget is for work
+	// that is done twice, and for when nobody can be reached.
+	free := kind == metrics.RetryConnectFailure && to.Health.State.Up()
+	if !free && !r.Take(e.now, x.counters.Begun()) {
+		to.End(e.shard)
+		x.counters.RetrySkipped(e.shard, metrics.SkippedBudget)
 		return nil
 	}
 	x.counters.Retry(e.shard, kind)

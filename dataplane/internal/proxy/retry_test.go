@@ -541,6 +541,36 @@ func TestRetryBudget(t *testing.T) {
 	}
 }
 
+// TestRetryAroundADeadBackend: a backend that cannot be reached costs no request and
+// nothing of the budget while others can.
+func TestRetryAroundADeadBackend(t *testing.T) {
+	const requests = 900
+	w := retryWorld(t, retrying(3, func(r *routetablev1.Retry) { r.BudgetPercent = 1 }))
+	c := w.accept()
+	for range requests {
+		before := len(w.dialled)
+		w.data(c, "GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+		for i := before; i < len(w.dialled); i++ {
+			if o := w.dialled[i]; o.addr == "b1:80" {
+				w.failDial(o, false)
+			} else {
+				w.connect(o)
+			}
+		}
+		for _, o := range w.dialled {
+			if len(o.take()) > 0 && !o.closed {
+				w.data(o, okay)
+			}
+		}
+		if got := c.take(); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
+			t.Fatalf("got %q", got)
+		}
+	}
+	if got, want := w.counts("dataplane_retries_total", "reason")["connect_failure"], float64(requests/3); got < want*0.7 {
+		t.Errorf("%v retries of %d requests", got, requests)
+	}
+}
+
 // TestRetryTakesASlotOfItsOwn: round robin goes on behind it.
 func TestRetryTakesASlotOfItsOwn(t *testing.T) {
 	w := retryWorld(t, retrying(4, nil))
