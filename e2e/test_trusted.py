@@ -48,7 +48,10 @@ class Trusted(Scenario):
         logging = "accessLog: {path: %s}" % self.log
         cp, (dp,) = self.fleet(self.settings(logging))
         seen = {"X-Forwarded-For": ["127.0.0.1"], "X-Forwarded-Proto": ["http"], "X-Forwarded-Host": ["test.example"]}
-        said = {"X-Forwarded-For": ["198.51.100.1, 203.0.113.9, 127.0.0.1"], "X-Forwarded-Proto": ["https"], "X-Forwarded-Host": ["shop.example"]}
+        said = {
+            "X-Forwarded-For": ["198.51.100.1, 203.0.113.9, 127.0.0.1"], "X-Forwarded-Proto": ["https"],
+            "X-Forwarded-Host": ["shop.example"],
+        }  # fmt: skip
         with Client(self.port) as c:
             c.request("/x", fields=SAID)
             self.assertEqual(seen, self.forwarded())
@@ -168,9 +171,10 @@ class Trusted(Scenario):
         def client(n: int) -> None:
             for i in range(50):
                 source = "203.0.%d.%d" % (n, i)
+                header = binary(source) if i % 2 else LINE.replace(b"203.0.113.9", source.encode())
                 try:
                     with Client(self.port) as c:
-                        c.send((binary(source) if i % 2 else LINE.replace(b"203.0.113.9", source.encode())) + head("GET", "/x", [("X-Who", source)]))
+                        c.send(header + head("GET", "/x", [("X-Who", source)]))
                         done.append(c.response().text)
                 except (ConnectionLost, AssertionError) as e:
                     wrong.append(repr(e))

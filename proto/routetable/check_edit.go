@@ -111,8 +111,11 @@ func (v *validation) answer(w *where, e *routetablev1.Endpoint) {
 	}
 }
 
-// The statuses of fixed answers.
-const MinAnswerStatus, MaxAnswerStatus = 200, 599
+// MinAnswerStatus and MaxAnswerStatus bound the statuses of fixed answers.
+const (
+	MinAnswerStatus = 200
+	MaxAnswerStatus = 599
+)
 
 // CheckRedirectStatus says what is wrong with the status of a redirect.
 func CheckRedirectStatus(status uint32) error {

@@ -26,6 +26,7 @@
 //   - maxHeld bytes of a request that may have to be sent again;
 //   - of a request that waits in line the head, and maxHeld plus ReadSize bytes of
 //     its body;
+//   - the field lines that the endpoint adds to a response;
 //   - a note of about 1 KiB, at most 40 KiB, when the request is logged.
 //
 // A connection between two requests holds nothing but its Conn.

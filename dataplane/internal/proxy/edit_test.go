@@ -3,6 +3,9 @@ package proxy_test
 import (
 	"strings"
 	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"reverseproxy/proto/routetable"
 	routetablev1 "reverseproxy/proto/routetable/v1"
@@ -244,6 +247,22 @@ func TestEndpointsThatAnswer(t *testing.T) {
 				t.Errorf("%d requests, %d failures", requests, failures)
 			}
 		})
+	}
+}
+
+// The limits of an endpoint that answers count, and their answers are edited.
+func TestAnswersAreLimited(t *testing.T) {
+	e := answering(&routetablev1.Respond{Status: 200})
+	e.ResponseHeaders = &routetablev1.HeaderEdits{Set: []*routetablev1.Header{field("X-A", "1")}, Remove: []string{"retry-after"}}
+	e.RateLimit = &routetablev1.RateLimit{Requests: 1, Per: durationpb.New(time.Hour), Burst: 1}
+	e.MaxRequests = 1
+	w := newWorldOf(t, valid(t, wire(e)))
+	c := w.accept()
+	for _, want := range []string{"HTTP/1.1 200 OK\r\n", "HTTP/1.1 429 Too Many Requests\r\n"} {
+		w.data(c, get)
+		if got := c.take(); !strings.HasPrefix(got, want) || !strings.Contains(got, "\r\nX-A: 1\r\n") || strings.Contains(got, "Retry-After") {
+			t.Errorf("answered\n%s\nwant %s", got, want)
+		}
 	}
 }
 

@@ -43,6 +43,9 @@ func (e *Engine) letIn(c *Conn, t *table.Table, a *table.Admission, body []byte)
 	}
 	if a.Gate != x.gate {
 		e.leave(x)
+		if x.endpoint.Answer != nil {
+			return true // answered at once, so that it is never in flight
+		}
 		if a.Gate != nil && !a.Gate.Enter() {
 			if e.aim(c) {
 				e.wait(c, t, body, metrics.MaxRequests)
