@@ -92,6 +92,9 @@ func endpoint(e *config.Endpoint, defaults *config.Defaults, timeouts timeoutsCa
 		backends[i].Url, backends[i].Weight, backends[i].Backup, backends[i].MaxRequests = b.URL, b.Weight, b.Backup, b.MaxRequests
 		out.Pool[i] = &backends[i]
 	}
+	if out.Answer != nil {
+		withoutPool(out)
+	}
 	return out
 }
 

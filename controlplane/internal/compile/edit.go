@@ -22,6 +22,14 @@ func answers(out *routetablev1.Endpoint, e *config.Endpoint) {
 	}
 }
 
+// withoutPool leaves out what defaults say about backends: an endpoint that answers by
+// itself has none.
+func withoutPool(out *routetablev1.Endpoint) {
+	out.ReplaceHost, out.RefuseWhenUnhealthy = false, false
+	out.ActiveCheck, out.PassiveCheck, out.Retry, out.LoadBalancing = nil, nil, nil, nil
+	out.MaxRequests, out.Queue = 0, nil
+}
+
 // edits fills in what is done with header fields and the path.
 func edits(out *routetablev1.Endpoint, e *config.Endpoint, defaults *config.Defaults) {
 	out.ResponseHeaders = headerEdits(join(e.ResponseHeaders, defaults.ResponseHeaders))

@@ -246,6 +246,11 @@ func (r *reader) respond(n node, at *path, e *Endpoint) {
 	}
 }
 
+// ofPools are keys of an endpoint that say nothing where there is no pool.
+var ofPools = []string{
+	"preserveHost", "requestHeaders", "rewrite", "healthCheck", "panic", "retry", "loadBalancing", "maxRequests", "queue",
+}
+
 // answers checks what an endpoint has of its keys, which are given where keys says:
 // one of those that answer, and nothing that has no effect then.
 func (r *reader) answers(e *Endpoint, keys map[string]use) {
@@ -261,7 +266,7 @@ func (r *reader) answers(e *Endpoint, keys map[string]use) {
 		}
 	}
 	if first == "redirect" || first == "respond" {
-		for _, key := range []string{"rewrite", "requestHeaders"} {
+		for _, key := range ofPools {
 			if u, given := keys[key]; given {
 				r.problemAt(u.Position, u.at, "has no effect: the endpoint forwards nothing, it has %s", first)
 			}
