@@ -110,6 +110,15 @@ func CheckExpectBody(text string) error {
 	return nil
 }
 
+// CheckProbeBody says that the answer to a method has no body that could contain a
+// text.
+func CheckProbeBody(method, text string) error {
+	if method == "HEAD" && text != "" {
+		return errors.New("the answer to HEAD has no body; use the method GET")
+	}
+	return nil
+}
+
 // CheckCheckInterval says what is wrong with the time between two probes.
 func CheckCheckInterval(d time.Duration) error { return checkInterval(d, MinCheckInterval) }
 
@@ -180,9 +189,7 @@ func (v *validation) httpCheck(w *where, c *routetablev1.ActiveCheck) {
 	}
 	v.statusRanges("active_check.expect_status", w, c.GetExpectStatus())
 	v.check("active_check.expect_body", w, CheckExpectBody(c.GetExpectBody()))
-	if c.GetMethod() == "HEAD" && c.GetExpectBody() != "" {
-		v.report("active_check.expect_body", w, "cannot be there: the answer to HEAD has no body")
-	}
+	v.check("active_check.expect_body", w, CheckProbeBody(c.GetMethod(), c.GetExpectBody()))
 }
 
 // statusRanges checks that ranges ascend and do not touch: two forms would be two

@@ -115,7 +115,7 @@ func TestValidateHealthChecks(t *testing.T) {
 		{"nil range", active(func(c *check) { c.ExpectStatus[1] = nil }), "active_check.expect_status[1]: is not set"},
 		{"long body", active(func(c *check) { c.ExpectBody = strings.Repeat("a", 4097) }), "active_check.expect_body: \"aaa"},
 		{"body not UTF-8", active(func(c *check) { c.ExpectBody = "\xff" }), "active_check.expect_body: \"\\xff\" is not valid UTF-8"},
-		{"body of HEAD", active(func(c *check) { c.Method = "HEAD" }), "active_check.expect_body: cannot be there: the answer to HEAD has no body"},
+		{"body of HEAD", active(func(c *check) { c.Method = "HEAD" }), "active_check.expect_body: the answer to HEAD has no body; use the method GET"},
 		{"port", active(func(c *check) { c.Port = 65536 }), "active_check.port: 65536 is out of range; it must be 0 to 65535"},
 		{"no interval", active(func(c *check) { c.Interval = nil }), "active_check.interval: is not set"},
 		{"short interval", active(func(c *check) {

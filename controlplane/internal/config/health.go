@@ -175,8 +175,10 @@ func (r *reader) activeRelations(n node, at *path, c *ActiveCheck, given map[str
 			}
 		}
 	}
-	if v, ok := given["expectBody"]; ok && c.Method == "HEAD" && c.ExpectBody != "" {
-		r.problem(v, at.field("expectBody"), "the answer to HEAD has no body; use the method GET")
+	if v, ok := given["expectBody"]; ok {
+		if err := routetable.CheckProbeBody(c.Method, c.ExpectBody); err != nil {
+			r.problem(v, at.field("expectBody"), "%s", err)
+		}
 	}
 	if err := routetable.CheckProbeTimeout(c.Timeout, c.Interval); err != nil {
 		where, key := n, "timeout"

@@ -48,7 +48,7 @@ func TestInARow(t *testing.T) {
 	n := 0 // every third fails
 	a.answers(func(w http.ResponseWriter, _ *http.Request) {
 		if n++; n%3 == 0 {
-			w.WriteHeader(500)
+			w.WriteHeader(http.StatusInternalServerError)
 		}
 	})
 	f.serve(probed(endpoint("e", a.URL), func(c *check) { c.UnhealthyAfter = 2 }))

@@ -41,7 +41,7 @@ func TestProbeResults(t *testing.T) {
 		{"200", nil, status(200), ""},
 		{"204", nil, status(204), ""},
 		{"500", nil, status(500), "status 500, expected 2xx"},
-		{"redirects are not followed", nil, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/other", 302) }, "status 302, expected 2xx"},
+		{"redirects are not followed", nil, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/other", http.StatusFound) }, "status 302, expected 2xx"},
 		{"expected statuses", func(c *check) {
 			c.ExpectStatus = []*routetablev1.StatusRange{{First: 200, Last: 204}, {First: 401, Last: 401}, {First: 500, Last: 599}}
 		}, status(404), "status 404, expected 200-204, 401, 5xx"},

@@ -175,7 +175,7 @@ func (r *Resolver) take(f *following, found []netip.Addr, err error) bool {
 	if err == nil && len(found) == 0 {
 		err = errors.New("it has no address")
 	}
-	changed := false
+	var changed bool
 	if err != nil {
 		changed = r.failure(f, err)
 	} else {
