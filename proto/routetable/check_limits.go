@@ -21,6 +21,9 @@ func CheckRate(requests uint32, per time.Duration) error {
 func (v *validation) admission(w *where, e *routetablev1.Endpoint) {
 	v.check("max_requests", w, CheckRange(uint64(e.GetMaxRequests()), 0, MaxRequests))
 	limited := e.GetMaxRequests() > 0
+	if limited && e.GetAnswer() != nil {
+		v.report("max_requests", w, "is set, but nothing is in flight: the endpoint answers by itself")
+	}
 	for i, b := range e.GetPool() {
 		if b.GetMaxRequests() > 0 {
 			limited = true

@@ -33,6 +33,10 @@ func TestValidateLimits(t *testing.T) {
 		want   string // the path and part of the message of the only problem; empty: it is valid
 	}{
 		{"requests in flight", func(e *endpoint) { e.MaxRequests, e.Pool[0].MaxRequests = 1_000_000, 1 }, ""},
+		{"requests in flight of an answer", func(e *endpoint) {
+			e.MaxRequests, e.Pool = 1, nil
+			e.Answer = &routetablev1.Endpoint_Respond{Respond: &routetablev1.Respond{Status: 200}}
+		}, "max_requests: is set, but nothing is in flight"},
 		{"too many", func(e *endpoint) { e.MaxRequests = 1_000_001 }, "max_requests: 1000001 is out of range"},
 		{"too many of a backend", func(e *endpoint) { e.Pool[1].MaxRequests = 1_000_001 }, "pool[1].max_requests: 1000001 is out of range"},
 		{"queue", queue(1, 1), ""},
