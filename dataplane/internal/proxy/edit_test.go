@@ -255,7 +255,6 @@ func TestAnswersAreLimited(t *testing.T) {
 	e := answering(&routetablev1.Respond{Status: 200})
 	e.ResponseHeaders = &routetablev1.HeaderEdits{Set: []*routetablev1.Header{field("X-A", "1")}, Remove: []string{"retry-after"}}
 	e.RateLimit = &routetablev1.RateLimit{Requests: 1, Per: durationpb.New(time.Hour), Burst: 1}
-	e.MaxRequests = 1
 	w := newWorldOf(t, valid(t, wire(e)))
 	c := w.accept()
 	for _, want := range []string{"HTTP/1.1 200 OK\r\n", "HTTP/1.1 429 Too Many Requests\r\n"} {
