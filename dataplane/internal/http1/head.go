@@ -101,16 +101,35 @@ func (h *Head) Value(name string) (Span, bool) {
 // Has reports whether a value is this one (lower case) in any letter case.
 func (h *Head) Has(value Span, lower string) bool { return foldEqual(value.Of(h.Raw), lower) }
 
-// Drop makes the fields of these names (lower case) end at this hop.
+// Drop makes the fields of these names (lower case) end at this hop, also those that
+// are spelled with "_" for "-": backends that turn names into CGI variables read both as
+// one.
 func (h *Head) Drop(names []string) {
 	for i := range h.Fields {
 		f := &h.Fields[i]
 		for _, name := range names {
-			if f.Name.Len() == len(name) && foldEqual(f.Name.Of(h.Raw), name) {
+			if f.Name.Len() == len(name) && sameVariable(f.Name.Of(h.Raw), name) {
 				f.Hop = true
 			}
 		}
 	}
+}
+
+// sameVariable reports whether two names of one length, the second in lower case, are
+// the same CGI variable (RFC 3875 section 4.1.18).
+func sameVariable(name []byte, lower string) bool {
+	dash := func(c byte) byte {
+		if c == '_' {
+			return '-'
+		}
+		return c
+	}
+	for i, c := range name {
+		if dash(lowerCase(c)) != dash(lower[i]) {
+			return false
+		}
+	}
+	return true
 }
 
 // HasValue reports whether one of the field lines called name (lower case) has
