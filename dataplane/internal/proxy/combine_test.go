@@ -3,9 +3,42 @@ package proxy_test
 import (
 	"strings"
 	"testing"
+	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"reverseproxy/proto/routetable"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
+
+// What an endpoint has said about a request does not hold when another one takes it.
+func TestRoutedAgainAfterWaiting(t *testing.T) {
+	e := queued(1, 9)
+	e.Queue.Timeout = durationpb.New(time.Minute)
+	e.Timeouts.Request = durationpb.New(20 * time.Second)
+	e.ResponseHeaders = &routetablev1.HeaderEdits{Set: []*routetablev1.Header{field("X-Inside", "1")}}
+	w := newWorld(t, e)
+	c := w.clients(3)
+	w.data(c[0], named("0"))
+	at := w.wantAtOrigin("0")
+	w.data(c[1], named("1"))
+	w.data(c[2], named("2"))
+	other := anything()
+	other.Name, other.Path = "other", &routetablev1.Endpoint_Exact{Exact: "/1"}
+	w.apply(wire(other))
+	w.data(at, okay)
+	at = w.wantAtOrigin("1")
+	w.pass(21*time.Second, c[1])
+	w.data(at, okay)
+	w.wantSent(c[1], okaySent)
+	w.runPosted()
+	if got := c[2].take(); !strings.HasPrefix(got, "HTTP/1.1 404 ") || strings.Contains(got, "X-Inside") {
+		t.Errorf("answered %q", got)
+	}
+	if routetable.Validate(wire(e)) != nil {
+		t.Error("the table is not valid")
+	}
+}
 
 // A field in the place of which the endpoint puts another, or none, does not pass in
 // the spelling that backends read as the same.

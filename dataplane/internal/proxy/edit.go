@@ -28,7 +28,6 @@ func (e *Engine) values(c *Conn) *routetable.Values {
 // request in e.req, while it is known what their variables stand for.
 func (e *Engine) prepare(c *Conn) {
 	x := c.x
-	x.lines = x.lines[:0] // of another table, when the request is routed again
 	edits := x.endpoint.ResponseHeaders
 	if edits == nil || len(edits.Lines) == 0 {
 		return

@@ -272,6 +272,7 @@ func (e *Engine) routeAgain(c *Conn, now *table.Table, body []byte) {
 	x.counters.Withdraw(e.shard)
 	x.member, x.endpoint, x.counters = nil, nil, nil
 	x.choice, x.setCookie = table.Choice{}, false
+	x.until, x.lines = 0, x.lines[:0]
 	if x.note != nil {
 		x.note.version = now.Version
 	}
