@@ -11,6 +11,52 @@ import (
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
+// swap has a table come into force that State.Retain has not been told of yet, as it
+// is for a moment after each change.
+func (w *world) swap(rt *routetablev1.RouteTable) (retain func()) {
+	w.Helper()
+	built := w.build(rt)
+	w.live.Store(built)
+	return func() { w.state.Retain(built) }
+}
+
+// Between a table's coming into force and the end of the limits of the one before it,
+// a member may look full that has no limit any more.
+func TestLimitThatIsTakenAway(t *testing.T) {
+	limited := queued(0, 0)
+	limited.Pool[0].MaxRequests = 1
+	w := newWorld(t, limited)
+	w.data(w.accept(), named("a"))
+	w.wantAtOrigin("a")
+	retain := w.swap(wire(queued(0, 0)))
+	w.data(w.accept(), named("b"))
+	w.wantAtOrigin("b")
+	retain()
+	w.data(w.accept(), named("c"))
+	w.wantAtOrigin("c")
+}
+
+// A request that is sent to the same backend again has its place there already.
+func TestRetryAtAFullBackend(t *testing.T) {
+	e := retrying(1, nil)
+	e.Pool[0].MaxRequests = 2
+	w := newWorld(t, e)
+	w.data(w.accept(), named("other"))
+	w.wantAtOrigin("other")
+	c := w.accept()
+	w.data(c, named("a"))
+	w.eof(w.wantAtOrigin("a"), errReset)
+	if n := w.backends.State("b0:80").InFlight(); n != 2 {
+		t.Errorf("%d in flight while it is to be sent again", n)
+	}
+	w.pass(25*time.Millisecond, c)
+	w.data(w.wantAtOrigin("a"), okay)
+	w.wantSent(c, okaySent)
+	if n := w.backends.State("b0:80").InFlight(); n != 1 {
+		t.Errorf("%d in flight in the end", n)
+	}
+}
+
 // What an endpoint has said about a request does not hold when another one takes it.
 func TestRoutedAgainAfterWaiting(t *testing.T) {
 	e := queued(1, 9)

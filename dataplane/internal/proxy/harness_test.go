@@ -92,6 +92,14 @@ func newWorldOf(t testing.TB, rt *routetablev1.RouteTable) *world {
 // apply puts a table in force.
 func (w *world) apply(rt *routetablev1.RouteTable) {
 	w.Helper()
+	built := w.build(rt)
+	w.live.Store(built)
+	w.state.Retain(built)
+}
+
+// build makes a table that can come into force.
+func (w *world) build(rt *routetablev1.RouteTable) *table.Table {
+	w.Helper()
 	encoded, err := proto.Marshal(rt)
 	if err != nil {
 		w.Fatal(err)
@@ -104,8 +112,7 @@ func (w *world) apply(rt *routetablev1.RouteTable) {
 		w.Fatal(err)
 	}
 	built.Warm(w.live.Load())
-	w.live.Store(built)
-	w.state.Retain(built)
+	return built
 }
 
 // anything is an endpoint for all requests.

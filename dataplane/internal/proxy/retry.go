@@ -109,9 +109,12 @@ func (e *Engine) pickAgain(x *request) *table.Member {
 		}
 		to := endpoint.Pool.Pick(&x.choice)
 		if to == nil {
-			return nil
-		}
-		if !to.TryBegin(e.shard) {
+			// The request itself is one of those that fill the member.
+			if to = endpoint.Pool.Again(x.member); to == nil {
+				return nil
+			}
+			to.Begin(e.shard)
+		} else if !to.TryBegin(e.shard) {
 			continue // it has become full in this moment
 		}
 		if e.live.Load() == t {

@@ -29,7 +29,7 @@ func (w *place) take() bool {
 		if m == nil {
 			return !w.pool.Full()
 		}
-		if m.Health.TryBegin() {
+		if m.Take() {
 			w.member = m
 			return true
 		}

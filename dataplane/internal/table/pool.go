@@ -86,11 +86,30 @@ func (t *Tried) len() int {
 // reports whether it was not; End counts one that has been answered or has failed. Both
 // are for the owner of a shard of the metrics.
 func (m *Member) TryBegin(shard int) bool {
-	if !m.Health.TryBegin() {
+	if !m.Take() {
 		return false
 	}
 	m.Metrics.Begin(shard)
 	return true
+}
+
+// Take is TryBegin without the metrics, and for any goroutine.
+func (m *Member) Take() bool {
+	if m.MaxRequests == 0 {
+		// While tables change, it may have the limit of another one for a moment, at
+		// which Pick does not look when nobody in the pool has one: it must not be
+		// picked and refused without end.
+		m.Health.State.Begin()
+		return true
+	}
+	return m.Health.TryBegin()
+}
+
+// Begin is TryBegin of a request that has a place in the member already and gives that
+// up next.
+func (m *Member) Begin(shard int) {
+	m.Health.State.Begin()
+	m.Metrics.Begin(shard)
 }
 
 // End is the counterpart of TryBegin.
@@ -132,6 +151,19 @@ func (p *Pool) Limited() bool { return p.view.Load().limited }
 func (p *Pool) Full() bool {
 	v := p.view.Load()
 	return v.limited && len(v.members) > 0
+}
+
+// Again returns the member of the pool that is the same as m, which may be of another
+// table, if it gets requests and is only passed over because all are full; else nil.
+func (p *Pool) Again(m *Member) *Member {
+	if v := p.view.Load(); v.limited {
+		for _, other := range v.members {
+			if other.Health == m.Health {
+				return other
+			}
+		}
+	}
+	return nil
 }
 
 // Unresolved reports that a request is refused for no other reason than that the
