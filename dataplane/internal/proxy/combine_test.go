@@ -57,6 +57,24 @@ func TestRetryAtAFullBackend(t *testing.T) {
 	}
 }
 
+// Who waits for the backends of a pool does not wait on when there is another one.
+func TestPoolGrowsWhileRequestsWait(t *testing.T) {
+	e := queued(0, 9)
+	e.Pool[0].MaxRequests = 1
+	w := newWorld(t, e)
+	c := w.clients(4)
+	for i, client := range c {
+		w.data(client, named(string(rune('0'+i))))
+	}
+	w.wantAtOrigin("0")
+	e.Pool = append(e.Pool, &routetablev1.Backend{Url: "http://new:80", Weight: 1, MaxRequests: 2})
+	w.apply(wire(e))
+	w.wantAtOrigin("12")
+	w.wantQueued(1)
+	w.data(w.dialled[0], okay)
+	w.wantAtOrigin("3")
+}
+
 // What an endpoint has said about a request does not hold when another one takes it.
 func TestRoutedAgainAfterWaiting(t *testing.T) {
 	e := queued(1, 9)

@@ -16,14 +16,18 @@ type place struct {
 	version string // of the route table by which it is routed
 
 	// For take; the owner looks again when the request has been let in.
+	live   *table.Live
 	pool   *table.Pool
 	choice table.Choice
 	member *table.Member // that has been taken; nil: none
 }
 
 // take takes a backend for the request. One that nobody may get is let in as well, to be
-// told so.
+// told so, and one whose pool has been replaced, to be routed by the table in force.
 func (w *place) take() bool {
+	if now := w.live.Load(); now.Version != w.version && !now.Has(w.pool) {
+		return true
+	}
 	for {
 		m := w.pool.Pick(&w.choice)
 		if m == nil {
@@ -48,7 +52,7 @@ func (e *Engine) wait(c *Conn, t *table.Table, body []byte, full metrics.Refusal
 	}
 	w := &place{
 		gate: a.Gate, metrics: x.endpoint.Metrics, until: e.now + int64(a.Patience), version: t.Version,
-		pool: x.endpoint.Pool, choice: x.choice,
+		live: e.live, pool: x.endpoint.Pool, choice: x.choice,
 	}
 	w.Call = func() { e.d.Post(c, func() { e.called(c, w) }) }
 	if w.pool.Limited() {
@@ -56,8 +60,7 @@ func (e *Engine) wait(c *Conn, t *table.Table, body []byte, full metrics.Refusal
 	}
 	switch a.Gate.Wait(&w.Waiter) {
 	case limit.In:
-		e.takeOver(x, w)
-		e.give(c, t, body)
+		e.enter(c, w, body)
 	case limit.Full:
 		e.overLimit(c, 503, metrics.QueueFull, tryAgain)
 	case limit.Waiting:
@@ -76,25 +79,27 @@ func (e *Engine) called(c *Conn, w *place) {
 	}
 	w.metrics.Queued(-1)
 	x.place = nil
-	e.takeOver(x, w)
 	body, held := e.reread(c), x.held
 	x.held = nil
 	if !x.done {
 		e.resume(c)
 	}
+	e.enter(c, w, body)
+	e.putBuffer(held)
+}
+
+// enter goes on with the request in e.req, which has been let in, with what it has been
+// given.
+func (e *Engine) enter(c *Conn, w *place, body []byte) {
+	x := c.x
+	x.gate, x.member = w.gate, w.member
+	if x.member != nil {
+		x.member.Metrics.Begin(e.shard)
+	}
 	if now := e.live.Load(); now.Version != w.version {
 		e.routeAgain(c, now, body)
 	} else {
 		e.give(c, now, body)
-	}
-	e.putBuffer(held)
-}
-
-// takeOver gives a request what it has been let in with.
-func (e *Engine) takeOver(x *request, w *place) {
-	x.gate, x.member = w.gate, w.member
-	if x.member != nil {
-		x.member.Metrics.Begin(e.shard)
 	}
 }
 

@@ -123,6 +123,17 @@ func (t *Table) Endpoint(name string) *Endpoint {
 	return nil
 }
 
+// Has reports whether requests of the endpoint that a pool is of go by that pool. It
+// brings nothing into use: what is not has had no requests.
+func (t *Table) Has(p *Pool) bool {
+	n, ok := t.find(p.endpoint)
+	if !ok {
+		return false
+	}
+	e := t.used[n].Load()
+	return e == nil || e.Pool == p
+}
+
 // AppendTarget appends the request target that b is sent, by the rules of
 // routetable.Target. Only after a Match of q that returned e and a Rewrite that
 // returned true, while q's Path is what it was then.
