@@ -10,17 +10,26 @@ import (
 // largeTable is from how many bytes on a table is worth the trouble.
 const largeTable = 1 << 20
 
-// How much garbage may wait. At rest it is restGarbage bytes, or what lives when
-// that is less: forwarding makes none, and the usual share would let a heartbeat
-// here and a scrape there add as much as a large table takes. No less than
-// leastGarbage, in percent of what lives, lest the collector never rests. While a
-// table is applied, two live and hardly any garbage is made: with busyGarbage that
-// alone is no reason to run the collector.
+// How much garbage may wait, in percent of what lives. At rest it is mostGarbage, or
+// what makes restGarbage bytes when that is less: forwarding makes none, and the
+// usual 100 would let a heartbeat here and a scrape there add as much as all
+// connections or a large table take. (5,000 idle connections: 0.45 KB each instead of
+// 0.54.) No less than leastGarbage, lest the collector never rests. While a table is
+// applied, two live and hardly any garbage is made: with busyGarbage that alone is no
+// reason to run the collector.
 const (
+	mostGarbage  = 50
 	restGarbage  = 16 << 20
 	leastGarbage = 20
 	busyGarbage  = 200
 )
+
+// rest sets how much garbage may wait while there is no more to do than to forward.
+func rest() {
+	if os.Getenv("GOGC") == "" { // else somebody knows better
+		debug.SetGCPercent(garbagePercent(live()))
+	}
+}
 
 // quietly does the work of applying a table of some size, and then gives the
 // memory that it took, and that of the table before, back to the system. While
@@ -30,9 +39,9 @@ func quietly(size uint64, serving bool, work func()) {
 		work()
 		return
 	}
-	if os.Getenv("GOGC") == "" { // else somebody knows better
+	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(busyGarbage)
-		defer func() { debug.SetGCPercent(garbagePercent(live())) }()
+		defer rest()
 	}
 	if serving {
 		behind(work)
@@ -63,7 +72,7 @@ func behind(work func()) {
 // garbagePercent returns the garbage that may wait at rest, in percent of what
 // lives.
 func garbagePercent(live uint64) int {
-	return int(min(100, max(restGarbage*100/max(live, 1), leastGarbage)))
+	return int(min(mostGarbage, max(restGarbage*100/max(live, 1), leastGarbage)))
 }
 
 // live returns the bytes that the last cycle of the collector found in use.

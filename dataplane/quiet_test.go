@@ -36,7 +36,7 @@ func TestQuietly(t *testing.T) {
 }
 
 func TestGarbagePercent(t *testing.T) {
-	for live, want := range map[uint64]int{0: 100, 3 << 20: 100, 16 << 20: 100, 32 << 20: 50, 1 << 30: leastGarbage} {
+	for live, want := range map[uint64]int{0: mostGarbage, 3 << 20: mostGarbage, 32 << 20: 50, 40 << 20: 40, 1 << 30: leastGarbage} {
 		if got := garbagePercent(live); got != want {
 			t.Errorf("%d MiB live: %d %%, want %d", live>>20, got, want)
 		}

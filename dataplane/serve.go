@@ -36,6 +36,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 		threads = runtime.GOMAXPROCS(0)
 	}
 	runtime.GOMAXPROCS(loop.Processors(s.driver, threads))
+	rest()
 
 	lines := accesslog.New(threads)
 	writer := logfile.New(lines, log)
