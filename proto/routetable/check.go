@@ -73,19 +73,26 @@ var hopFields = []string{
 // CheckHeaderName says what is wrong with the field name of a header condition,
 // in wire form: lower case.
 func CheckHeaderName(name string) error {
+	if name == "host" {
+		return errors.New(`"host" cannot be a header condition; use the endpoint's host`)
+	}
+	return checkFieldName(name, "x-beta", "a header condition")
+}
+
+// checkFieldName says what is wrong with the name of a field of which requests have
+// the value, used as a kind of thing.
+func checkFieldName(name, example, kind string) error {
 	switch {
 	case name == "":
-		return errors.New("is empty; it must be a header field such as x-beta")
+		return fmt.Errorf("is empty; it must be a header field such as %s", example)
 	case len(name) > MaxHeaderBytes:
 		return fmt.Errorf("%s has %d bytes; at most %d are allowed", quote(name), len(name), MaxHeaderBytes)
 	case !isToken(name):
 		return fmt.Errorf("%s is not a valid header field name", quote(name))
 	case !IsLower(name):
 		return fmt.Errorf("%s has upper-case letters; write %s", quote(name), quote(AppendLower(nil, name)))
-	case name == "host":
-		return errors.New(`"host" cannot be a header condition; use the endpoint's host`)
 	case slices.Contains(hopFields, name):
-		return fmt.Errorf("%s cannot be a header condition: it belongs to the connection, not to the request", quote(name))
+		return fmt.Errorf("%s cannot be %s: it belongs to the connection, not to the request", quote(name), kind)
 	}
 	return nil
 }

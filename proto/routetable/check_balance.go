@@ -3,28 +3,13 @@ package routetable
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
 // CheckKeyHeader says what is wrong with the field name of a key, in wire form: lower
 // case.
-func CheckKeyHeader(name string) error {
-	switch {
-	case name == "":
-		return errors.New("is empty; it must be a header field such as x-user")
-	case len(name) > MaxHeaderBytes:
-		return fmt.Errorf("%s has %d bytes; at most %d are allowed", quote(name), len(name), MaxHeaderBytes)
-	case !isToken(name):
-		return fmt.Errorf("%s is not a valid header field name", quote(name))
-	case !IsLower(name):
-		return fmt.Errorf("%s has upper-case letters; write %s", quote(name), quote(AppendLower(nil, name)))
-	case slices.Contains(hopFields, name):
-		return fmt.Errorf("%s cannot be a key: it belongs to the connection, not to the request", quote(name))
-	}
-	return nil
-}
+func CheckKeyHeader(name string) error { return checkFieldName(name, "x-user", "a key") }
 
 // CheckCookieName says what is wrong with the name of a cookie (RFC 6265 section
 // 4.1.1). Its letter case counts.
