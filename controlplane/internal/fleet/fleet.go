@@ -300,6 +300,9 @@ func (f *Fleet) handle(s *session, m *routetablev1.SubscribeRequest) (done bool,
 	f.observe(s, m.GetHeartbeat().GetBackends())
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if !s.connected {
+		return false, nil // it was on its way when the stream ended
+	}
 	s.lastContact = f.opts.Now()
 	f.count(s, true)
 	switch m := m.GetMessage().(type) {
