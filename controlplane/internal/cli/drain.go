@@ -23,8 +23,8 @@ any endpoint until it is taken back with undrain, whatever becomes of the file, 
 over restarts of the control plane if it has a --state-dir.
 
 With --wait, success means that every data plane has applied it and has no request
-in flight to the backend any more; tunnels (WebSocket) count. --list shows what is
-drained.`,
+in flight to the backend any more; tunnels (WebSocket) count. Data planes that are
+being stopped are not waited for. --list shows what is drained.`,
 	setUp: setUpDrain,
 }
 
@@ -212,7 +212,8 @@ func (w *waitFlags) drained(url string) goal {
 		judge: func(s *fleetv1.StatusResponse) verdict {
 			d := drainedOf(s, url)
 			if d == nil {
-				return verdict{true, fmt.Errorf("%s was taken back by somebody else", url)}
+				return verdict{true, fmt.Errorf("%s is not drained any more: it was taken back, "+
+					"or the control plane was started again without --state-dir", url)}
 			}
 			n, known := count(s), len(s.GetDataplanes())
 			switch {

@@ -145,6 +145,19 @@ func TestDrainWithoutAStateDirWarns(t *testing.T) {
 	c.cli(t, "undrain", "backend", assets).want(t, 0, "gets requests again", "")
 }
 
+func TestAWaitForADrainThatIsTakenBackFails(t *testing.T) {
+	c := start(t, good, "--state-dir", t.TempDir())
+	a := fleettest.Start(t, c.server, "a", nil, fleettest.Apply)
+	c.waitKnown(t, 1)
+	a.SetInFlight(assets, 1)
+	done := make(chan result, 1)
+	go func() { done <- c.cli(t, "drain", "backend", assets, "--wait") }()
+	c.waitStatus(t, "it is drained", func(s status.Status) bool { return len(s.Draining) == 1 && s.Draining[0].InFlight == 1 })
+	c.cli(t, "undrain", "backend", assets).want(t, 0, "gets requests again", "")
+	// Nobody else need have done it.
+	(<-done).want(t, 1, "", "is not drained any more: it was taken back, or the control plane was started again without --state-dir")
+}
+
 // reports of two data planes about the assets.
 func tell(a, b *fleettest.DataPlane) {
 	a.Tell(
