@@ -41,7 +41,7 @@ var queueKeys = []schema{
 }
 
 var rateLimitKeys = []schema{
-	{key: "requests", def: "0"},
+	{key: "requests", def: "0", must: true},
 	{key: "per", def: "1s"},
 	{key: "burst", def: "0"},
 	{key: "key", def: "none"},
