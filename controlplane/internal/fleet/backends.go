@@ -216,6 +216,8 @@ type backendSum struct {
 	row
 	planes   uint32
 	troubles map[string]uint32
+	// shown is its description, once there is one.
+	shown *fleetv1.BackendStatus
 }
 
 func (b *backendSum) add(r row) {
@@ -267,9 +269,8 @@ func describeBackends(e *routetablev1.Endpoint, sums map[backendKey]*backendSum)
 		if sum == nil {
 			continue
 		}
-		same := func(d *fleetv1.BackendStatus) bool { return d.GetUrl() == b.GetUrl() }
-		if at := slices.IndexFunc(list, same); at >= 0 {
-			list[at].Weight += b.GetWeight()
+		if sum.shown != nil {
+			sum.shown.Weight += b.GetWeight()
 			continue
 		}
 		d := &fleetv1.BackendStatus{
@@ -286,6 +287,7 @@ func describeBackends(e *routetablev1.Endpoint, sums map[backendKey]*backendSum)
 			return cmp.Or(cmp.Compare(b.GetDataPlanes(), a.GetDataPlanes()), strings.Compare(a.GetReason(), b.GetReason()))
 		})
 		d.Troubles = d.Troubles[:min(len(d.Troubles), maxTroubles)]
+		sum.shown = d
 		list = append(list, d)
 	}
 	return list
