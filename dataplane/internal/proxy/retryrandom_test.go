@@ -26,6 +26,7 @@ type trial struct {
 	reached  map[string]int // attempts that a backend has had something of, by request
 	methods  map[string]string
 	requests int
+	tables   []*routetablev1.RouteTable // one of which is in force
 }
 
 // trialClient is a client's connection, with one request at a time.
@@ -54,11 +55,30 @@ var trialResponse = regexp.MustCompile(`^HTTP/1\.1 ([0-9]+) (?s:.*?)Content-Leng
 
 const trialAttempts = 3
 
+// trialTables are tables of one endpoint: of the first nothing is limited, of the others
+// the endpoint, its backends, or both.
+func trialTables() (all []*routetablev1.RouteTable) {
+	for i := range uint32(4) {
+		e := retrying(3, func(r *routetablev1.Retry) { r.Attempts, r.PerTryTimeout = trialAttempts, durationpb.New(time.Second) })
+		e.Timeouts.Request = durationpb.New(20 * time.Second)
+		path := []*routetablev1.Header{field("X-Path", "${path}")}
+		e.RequestHeaders, e.ResponseHeaders = &routetablev1.HeaderEdits{Set: path}, &routetablev1.HeaderEdits{Set: path}
+		e.MaxRequests = i % 2 * 3
+		for j := range e.Pool[i/2:] {
+			e.Pool[j].MaxRequests = i / 2
+		}
+		if i > 0 {
+			e.Queue = &routetablev1.Queue{Size: 3, Timeout: durationpb.New(time.Second)}
+		}
+		all = append(all, wire(e))
+	}
+	return all
+}
+
 func newTrial(t *testing.T, seed uint64) *trial {
-	e := retrying(3, func(r *routetablev1.Retry) { r.Attempts, r.PerTryTimeout = trialAttempts, durationpb.New(time.Second) })
-	e.Timeouts.Request = durationpb.New(20 * time.Second)
+	tables := trialTables()
 	tr := &trial{
-		world: newWorld(t, e), random: rand.New(rand.NewPCG(seed, 11)), reached: map[string]int{}, methods: map[string]string{},
+		world: newWorldOf(t, tables[seed%4]), random: rand.New(rand.NewPCG(seed, 11)), reached: map[string]int{}, methods: map[string]string{}, tables: tables,
 	}
 	for range 4 {
 		tr.clients = append(tr.clients, &trialClient{end: tr.accept()})
@@ -68,7 +88,7 @@ func newTrial(t *testing.T, seed uint64) *trial {
 
 // TestRetryRandomly: whatever fails, each request has exactly one response, no more
 // attempts than allowed reach backends, and one that is not idempotent reaches one at
-// most.
+// most; also while it waits in line, and the limits change.
 func TestRetryRandomly(t *testing.T) {
 	total, again := 0, map[string]float64{}
 	for seed := range uint64(400) {
@@ -87,9 +107,15 @@ func TestRetryRandomly(t *testing.T) {
 				t.Errorf("%d attempts of %s %s", n, tr.methods[id], id)
 			}
 		}
+		tr.runPosted()
 		if n := tr.inFlight(); n != 0 {
 			t.Errorf("%d requests in flight at the end", n)
 		}
+		tr.apply(tr.tables[3])
+		if n := tr.inside(); n != 0 {
+			t.Errorf("%d requests let in at the end", n)
+		}
+		tr.wantQueued(0)
 		total, again = total+tr.requests, tr.counts("dataplane_retries_total", "reason")
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
@@ -108,7 +134,12 @@ func (tr *trial) step(chaos bool) {
 	for ; tr.seen < len(tr.dialled); tr.seen++ {
 		tr.origins = append(tr.origins, &trialOrigin{end: tr.dialled[tr.seen]})
 	}
+	if tr.random.IntN(3) == 0 {
+		tr.runPosted()
+	}
 	switch n := tr.random.IntN(10); {
+	case chaos && tr.random.IntN(50) == 0:
+		tr.apply(tr.tables[tr.random.IntN(len(tr.tables))])
 	case n < 4:
 		tr.client(tr.random.IntN(len(tr.clients)), chaos)
 	case n < 9 && len(tr.origins) > 0:
@@ -178,6 +209,8 @@ func (tr *trial) listen(c *trialClient) {
 		tr.Errorf("to request %q: %q", c.id, c.got)
 	case len(c.got) == size && c.got != "" && m[1] == "200" && !strings.HasSuffix(c.got, "\r\n\r\n"+c.id+"."):
 		tr.Errorf("to request %q the response to another: %q", c.id, c.got)
+	case c.got != "" && strings.Count(c.got, "\r\nX-Path: /"+c.id+"\r\n") != 1:
+		tr.Errorf("to request %q without its path: %q", c.id, c.got)
 	case c.got == "" && c.id != "":
 		tr.Errorf("no response to %q", c.id)
 	}
@@ -187,6 +220,9 @@ func (tr *trial) listen(c *trialClient) {
 // look counts an attempt when its first byte has come.
 func (tr *trial) look(o *trialOrigin) {
 	o.got += o.take()
+	if head, _, whole := strings.Cut(o.got, "\r\n\r\n"); whole && strings.Count(head+"\r\n", "\r\nX-Path: "+strings.Fields(head)[1]+"\r\n") != 1 {
+		tr.Errorf("to a backend without its path: %q", head)
+	}
 	if m := trialLine.FindStringSubmatch(o.got); m != nil && !o.reported {
 		o.reported = true
 		tr.reached[m[1]]++

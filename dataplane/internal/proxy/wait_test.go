@@ -365,6 +365,14 @@ func everythingIsGivenBack(t *testing.T, random *rand.Rand) {
 		e := queued(most, 1+random.Uint32N(4))
 		e.Pool = append(e.Pool, &routetablev1.Backend{Url: "http://other:80", Weight: 2})
 		e.Pool[random.IntN(2)].MaxRequests = 1 + random.Uint32N(3)
+		if random.IntN(2) == 0 {
+			e.Retry = retrying(1, nil).Retry
+		}
+		if random.IntN(2) == 0 {
+			e.LoadBalancing = &routetablev1.LoadBalancing{
+				Policy: routetablev1.Policy_POLICY_CONSISTENT_HASH, Key: &routetablev1.Key{Kind: routetablev1.KeyKind_KEY_KIND_COOKIE, Name: "c"},
+			}
+		}
 		tables = append(tables, wire(e))
 	}
 	w := newWorldOf(t, tables[0])
@@ -387,7 +395,7 @@ func everythingIsGivenBack(t *testing.T, random *rand.Rand) {
 	}
 	responses := []string{
 		okay, okay, okay, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", "HTTP/1.1 200 OK\r\n\r\nok", "HTTP/1.1 100 Continue\r\n\r\n",
-		"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "nonsense",
+		"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "nonsense", busy,
 	}
 	// The memory of one that is closed may be one's that is opened.
 	ended := map[*end]bool{} // they send no more
