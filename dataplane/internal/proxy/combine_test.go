@@ -75,6 +75,25 @@ func TestPoolGrowsWhileRequestsWait(t *testing.T) {
 	w.wantAtOrigin("3")
 }
 
+// Nor does who waits at an endpoint that goes away, for room there or for a backend.
+func TestEndpointGoesAwayWhileRequestsWait(t *testing.T) {
+	for _, most := range []uint32{0, 1} {
+		e := queued(most, 9)
+		e.Pool[0].MaxRequests = 1
+		w := newWorld(t, e)
+		w.data(w.accept(), named("0"))
+		w.wantAtOrigin("0")
+		w.data(w.accept(), named("1"))
+		w.wantAtOrigin("")
+		other := anything()
+		other.Name, other.Pool[0].Url = "other", "http://new:80"
+		w.apply(wire(other))
+		if at := w.wantAtOrigin("1"); at == nil || at.addr != "new:80" {
+			t.Errorf("with %d: it still waits", most)
+		}
+	}
+}
+
 // What an endpoint has said about a request does not hold when another one takes it.
 func TestRoutedAgainAfterWaiting(t *testing.T) {
 	e := queued(1, 9)

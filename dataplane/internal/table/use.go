@@ -292,6 +292,9 @@ func (s *State) retainEndpoint(t *Table, e *Endpoint, urls map[string]bool) {
 		delete(s.known, e.Name)
 		s.Metrics.Forget(e.Name)
 		s.mu.Unlock()
+		if e.gate != nil {
+			e.gate.Set(0, 0) // who waits there is routed by t
+		}
 		s.tellWatcher(e.Name)
 		return
 	}
