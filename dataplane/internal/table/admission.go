@@ -82,7 +82,7 @@ func (a *Admission) sameRate(o *Admission) bool {
 // enforce has the limits of an endpoint hold from now on, its table being in force, also
 // for those that wait already.
 func (e *Endpoint) enforce() {
-	for _, m := range e.Pool.members {
+	for _, m := range e.Pool.Members() {
 		m.Health.SetMost(int64(m.MaxRequests))
 	}
 	switch {
