@@ -190,7 +190,7 @@ func TestMetrics(t *testing.T) {
 		r.Follow(states.Name("shop:81"))
 		synctest.Wait()
 		w.fail(errNone)
-		later(10500 * time.Millisecond)
+		later(13 * time.Second)
 		asked, _ := w.since()
 		const text = `
 # HELP dataplane_dns_addresses Addresses that the name of a backend stands for; they stay when lookups fail.
