@@ -11,6 +11,7 @@ package fleetv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -89,6 +90,258 @@ func (DataPlaneState) EnumDescriptor() ([]byte, []int) {
 	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{0}
 }
 
+// Origin is where a configuration came from.
+type Origin int32
+
+const (
+	// Not used.
+	Origin_ORIGIN_UNSPECIFIED Origin = 0
+	// The watched file was edited.
+	Origin_ORIGIN_FILE Origin = 1
+	// Apply.
+	Origin_ORIGIN_APPLY Origin = 2
+	// Rollback.
+	Origin_ORIGIN_ROLLBACK Origin = 3
+	// A roll-out was aborted: the content from before it is back.
+	Origin_ORIGIN_ABORT Origin = 4
+	// A backend was drained or undrained: the text is the same.
+	Origin_ORIGIN_DRAIN Origin = 5
+)
+
+// Enum value maps for Origin.
+var (
+	Origin_name = map[int32]string{
+		0: "ORIGIN_UNSPECIFIED",
+		1: "ORIGIN_FILE",
+		2: "ORIGIN_APPLY",
+		3: "ORIGIN_ROLLBACK",
+		4: "ORIGIN_ABORT",
+		5: "ORIGIN_DRAIN",
+	}
+	Origin_value = map[string]int32{
+		"ORIGIN_UNSPECIFIED": 0,
+		"ORIGIN_FILE":        1,
+		"ORIGIN_APPLY":       2,
+		"ORIGIN_ROLLBACK":    3,
+		"ORIGIN_ABORT":       4,
+		"ORIGIN_DRAIN":       5,
+	}
+)
+
+func (x Origin) Enum() *Origin {
+	p := new(Origin)
+	*p = x
+	return p
+}
+
+func (x Origin) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Origin) Descriptor() protoreflect.EnumDescriptor {
+	return file_fleet_v1_fleet_proto_enumTypes[1].Descriptor()
+}
+
+func (Origin) Type() protoreflect.EnumType {
+	return &file_fleet_v1_fleet_proto_enumTypes[1]
+}
+
+func (x Origin) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Origin.Descriptor instead.
+func (Origin) EnumDescriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{1}
+}
+
+// ChangeKind is what is done to something.
+type ChangeKind int32
+
+const (
+	// Not used.
+	ChangeKind_CHANGE_KIND_UNSPECIFIED ChangeKind = 0
+	// It is new.
+	ChangeKind_CHANGE_KIND_ADDED ChangeKind = 1
+	// It is gone.
+	ChangeKind_CHANGE_KIND_REMOVED ChangeKind = 2
+	// It is different.
+	ChangeKind_CHANGE_KIND_CHANGED ChangeKind = 3
+)
+
+// Enum value maps for ChangeKind.
+var (
+	ChangeKind_name = map[int32]string{
+		0: "CHANGE_KIND_UNSPECIFIED",
+		1: "CHANGE_KIND_ADDED",
+		2: "CHANGE_KIND_REMOVED",
+		3: "CHANGE_KIND_CHANGED",
+	}
+	ChangeKind_value = map[string]int32{
+		"CHANGE_KIND_UNSPECIFIED": 0,
+		"CHANGE_KIND_ADDED":       1,
+		"CHANGE_KIND_REMOVED":     2,
+		"CHANGE_KIND_CHANGED":     3,
+	}
+)
+
+func (x ChangeKind) Enum() *ChangeKind {
+	p := new(ChangeKind)
+	*p = x
+	return p
+}
+
+func (x ChangeKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ChangeKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_fleet_v1_fleet_proto_enumTypes[2].Descriptor()
+}
+
+func (ChangeKind) Type() protoreflect.EnumType {
+	return &file_fleet_v1_fleet_proto_enumTypes[2]
+}
+
+func (x ChangeKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ChangeKind.Descriptor instead.
+func (ChangeKind) EnumDescriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{2}
+}
+
+// RolloutPhase is where a roll-out stands.
+type RolloutPhase int32
+
+const (
+	// Not used.
+	RolloutPhase_ROLLOUT_PHASE_UNSPECIFIED RolloutPhase = 0
+	// The data planes of the step are applying it.
+	RolloutPhase_ROLLOUT_PHASE_APPLYING RolloutPhase = 1
+	// They run it and are compared with the others.
+	RolloutPhase_ROLLOUT_PHASE_BAKING RolloutPhase = 2
+	// Somebody has paused it, or there is too little traffic to judge.
+	RolloutPhase_ROLLOUT_PHASE_PAUSED RolloutPhase = 3
+	// Every data plane runs it.
+	RolloutPhase_ROLLOUT_PHASE_DONE RolloutPhase = 4
+	// It was aborted; every data plane returns to the version before.
+	RolloutPhase_ROLLOUT_PHASE_ABORTED RolloutPhase = 5
+	// Another configuration has taken its place.
+	RolloutPhase_ROLLOUT_PHASE_SUPERSEDED RolloutPhase = 6
+)
+
+// Enum value maps for RolloutPhase.
+var (
+	RolloutPhase_name = map[int32]string{
+		0: "ROLLOUT_PHASE_UNSPECIFIED",
+		1: "ROLLOUT_PHASE_APPLYING",
+		2: "ROLLOUT_PHASE_BAKING",
+		3: "ROLLOUT_PHASE_PAUSED",
+		4: "ROLLOUT_PHASE_DONE",
+		5: "ROLLOUT_PHASE_ABORTED",
+		6: "ROLLOUT_PHASE_SUPERSEDED",
+	}
+	RolloutPhase_value = map[string]int32{
+		"ROLLOUT_PHASE_UNSPECIFIED": 0,
+		"ROLLOUT_PHASE_APPLYING":    1,
+		"ROLLOUT_PHASE_BAKING":      2,
+		"ROLLOUT_PHASE_PAUSED":      3,
+		"ROLLOUT_PHASE_DONE":        4,
+		"ROLLOUT_PHASE_ABORTED":     5,
+		"ROLLOUT_PHASE_SUPERSEDED":  6,
+	}
+)
+
+func (x RolloutPhase) Enum() *RolloutPhase {
+	p := new(RolloutPhase)
+	*p = x
+	return p
+}
+
+func (x RolloutPhase) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RolloutPhase) Descriptor() protoreflect.EnumDescriptor {
+	return file_fleet_v1_fleet_proto_enumTypes[3].Descriptor()
+}
+
+func (RolloutPhase) Type() protoreflect.EnumType {
+	return &file_fleet_v1_fleet_proto_enumTypes[3]
+}
+
+func (x RolloutPhase) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RolloutPhase.Descriptor instead.
+func (RolloutPhase) EnumDescriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{3}
+}
+
+// RolloutAction is what can be done to a roll-out.
+type RolloutAction int32
+
+const (
+	// Not valid on the wire.
+	RolloutAction_ROLLOUT_ACTION_UNSPECIFIED RolloutAction = 0
+	// Stay at this step.
+	RolloutAction_ROLLOUT_ACTION_PAUSE RolloutAction = 1
+	// Go on.
+	RolloutAction_ROLLOUT_ACTION_RESUME RolloutAction = 2
+	// Go to the last step at once.
+	RolloutAction_ROLLOUT_ACTION_PROMOTE RolloutAction = 3
+	// Return every data plane to the version before.
+	RolloutAction_ROLLOUT_ACTION_ABORT RolloutAction = 4
+)
+
+// Enum value maps for RolloutAction.
+var (
+	RolloutAction_name = map[int32]string{
+		0: "ROLLOUT_ACTION_UNSPECIFIED",
+		1: "ROLLOUT_ACTION_PAUSE",
+		2: "ROLLOUT_ACTION_RESUME",
+		3: "ROLLOUT_ACTION_PROMOTE",
+		4: "ROLLOUT_ACTION_ABORT",
+	}
+	RolloutAction_value = map[string]int32{
+		"ROLLOUT_ACTION_UNSPECIFIED": 0,
+		"ROLLOUT_ACTION_PAUSE":       1,
+		"ROLLOUT_ACTION_RESUME":      2,
+		"ROLLOUT_ACTION_PROMOTE":     3,
+		"ROLLOUT_ACTION_ABORT":       4,
+	}
+)
+
+func (x RolloutAction) Enum() *RolloutAction {
+	p := new(RolloutAction)
+	*p = x
+	return p
+}
+
+func (x RolloutAction) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RolloutAction) Descriptor() protoreflect.EnumDescriptor {
+	return file_fleet_v1_fleet_proto_enumTypes[4].Descriptor()
+}
+
+func (RolloutAction) Type() protoreflect.EnumType {
+	return &file_fleet_v1_fleet_proto_enumTypes[4]
+}
+
+func (x RolloutAction) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RolloutAction.Descriptor instead.
+func (RolloutAction) EnumDescriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{4}
+}
+
 // StatusRequest asks for the whole fleet.
 type StatusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -154,8 +407,12 @@ type StatusResponse struct {
 	Draining []*DrainedBackend `protobuf:"bytes,6,rep,name=draining,proto3" json:"draining,omitempty"`
 	// Backends, by URL, that some data plane cannot use at the moment.
 	UnhealthyBackends uint32 `protobuf:"varint,7,opt,name=unhealthy_backends,json=unhealthyBackends,proto3" json:"unhealthy_backends,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// The roll-out that is going on, or that was aborted while the file still has its
+	// content; not set: there is none. While one goes on, version and revision are those
+	// that it leads to.
+	Rollout       *Rollout `protobuf:"bytes,8,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
@@ -235,6 +492,13 @@ func (x *StatusResponse) GetUnhealthyBackends() uint32 {
 		return x.UnhealthyBackends
 	}
 	return 0
+}
+
+func (x *StatusResponse) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
 }
 
 // DrainedBackend is a backend that gets no new requests.
@@ -648,7 +912,22 @@ type ApplyRequest struct {
 	// How to name the text in problems: the path the user gave.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// Accept the loss of most endpoints.
-	Force         bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
+	Force bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
+	// Who applies it, for the history. With mutual TLS the name in the client's
+	// certificate counts instead.
+	Author string `protobuf:"bytes,4,opt,name=author,proto3" json:"author,omitempty"`
+	// Why, for the history; may be empty.
+	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	// Change all data planes at the same moment or none at all: it is put in force only
+	// when every expected one has prepared it. There is no roll-out then.
+	Atomic bool `protobuf:"varint,6,opt,name=atomic,proto3" json:"atomic,omitempty"`
+	// With atomic: how long to wait for all to be prepared; not set: 30 s.
+	PrepareTimeout *durationpb.Duration `protobuf:"bytes,7,opt,name=prepare_timeout,json=prepareTimeout,proto3" json:"prepare_timeout,omitempty"`
+	// With atomic: least number of data planes that must be there.
+	Expect uint32 `protobuf:"varint,8,opt,name=expect,proto3" json:"expect,omitempty"`
+	// Steps of the roll-out, such as "1" or "25%", in place of those in the text; none:
+	// those in the text.
+	Steps         []string `protobuf:"bytes,9,rep,name=steps,proto3" json:"steps,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -704,6 +983,48 @@ func (x *ApplyRequest) GetForce() bool {
 	return false
 }
 
+func (x *ApplyRequest) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *ApplyRequest) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *ApplyRequest) GetAtomic() bool {
+	if x != nil {
+		return x.Atomic
+	}
+	return false
+}
+
+func (x *ApplyRequest) GetPrepareTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.PrepareTimeout
+	}
+	return nil
+}
+
+func (x *ApplyRequest) GetExpect() uint32 {
+	if x != nil {
+		return x.Expect
+	}
+	return 0
+}
+
+func (x *ApplyRequest) GetSteps() []string {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
 // ApplyResponse says what became of it.
 type ApplyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -715,7 +1036,17 @@ type ApplyResponse struct {
 	// Its revision.
 	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	// False when the version was already the desired one.
-	Changed       bool `protobuf:"varint,4,opt,name=changed,proto3" json:"changed,omitempty"`
+	Changed bool `protobuf:"varint,4,opt,name=changed,proto3" json:"changed,omitempty"`
+	// With atomic, why it was not put in force: one "data plane ID: reason" each; when
+	// there is any, nothing has changed.
+	Unprepared []string `protobuf:"bytes,5,rep,name=unprepared,proto3" json:"unprepared,omitempty"`
+	// With atomic, time between the first and the last data plane that was seen to have
+	// switched.
+	Spread *durationpb.Duration `protobuf:"bytes,6,opt,name=spread,proto3" json:"spread,omitempty"`
+	// Whether it is rolled out in steps.
+	RollingOut bool `protobuf:"varint,7,opt,name=rolling_out,json=rollingOut,proto3" json:"rolling_out,omitempty"`
+	// Whether the history outlives a restart of the control plane.
+	Kept          bool `protobuf:"varint,8,opt,name=kept,proto3" json:"kept,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -774,6 +1105,34 @@ func (x *ApplyResponse) GetRevision() uint64 {
 func (x *ApplyResponse) GetChanged() bool {
 	if x != nil {
 		return x.Changed
+	}
+	return false
+}
+
+func (x *ApplyResponse) GetUnprepared() []string {
+	if x != nil {
+		return x.Unprepared
+	}
+	return nil
+}
+
+func (x *ApplyResponse) GetSpread() *durationpb.Duration {
+	if x != nil {
+		return x.Spread
+	}
+	return nil
+}
+
+func (x *ApplyResponse) GetRollingOut() bool {
+	if x != nil {
+		return x.RollingOut
+	}
+	return false
+}
+
+func (x *ApplyResponse) GetKept() bool {
+	if x != nil {
+		return x.Kept
 	}
 	return false
 }
@@ -1656,13 +2015,1565 @@ func (x *DrainResponse) GetEndpoints() uint32 {
 	return 0
 }
 
+// HistoryRequest asks for the history.
+type HistoryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many, at most; 0: all that are kept.
+	Limit         uint32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryRequest) Reset() {
+	*x = HistoryRequest{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryRequest) ProtoMessage() {}
+
+func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
+func (*HistoryRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *HistoryRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// HistoryResponse is the history.
+type HistoryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The newest first.
+	Revisions []*Revision `protobuf:"bytes,1,rep,name=revisions,proto3" json:"revisions,omitempty"`
+	// Whether it outlives a restart of the control plane.
+	Kept          bool `protobuf:"varint,2,opt,name=kept,proto3" json:"kept,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryResponse) Reset() {
+	*x = HistoryResponse{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryResponse) ProtoMessage() {}
+
+func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
+func (*HistoryResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *HistoryResponse) GetRevisions() []*Revision {
+	if x != nil {
+		return x.Revisions
+	}
+	return nil
+}
+
+func (x *HistoryResponse) GetKept() bool {
+	if x != nil {
+		return x.Kept
+	}
+	return false
+}
+
+// Revision is one accepted configuration without its text.
+type Revision struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its number.
+	Revision uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Version of its route table.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// When it was accepted.
+	AcceptedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=accepted_at,json=acceptedAt,proto3" json:"accepted_at,omitempty"`
+	// Who has applied it; empty: the file was edited.
+	Author string `protobuf:"bytes,4,opt,name=author,proto3" json:"author,omitempty"`
+	// Why.
+	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	// Where it came from.
+	Origin Origin `protobuf:"varint,6,opt,name=origin,proto3,enum=fleet.v1.Origin" json:"origin,omitempty"`
+	// With ORIGIN_ROLLBACK and ORIGIN_ABORT the revision whose content it has.
+	Restores uint64 `protobuf:"varint,7,opt,name=restores,proto3" json:"restores,omitempty"`
+	// Bytes of its text.
+	Size uint64 `protobuf:"varint,8,opt,name=size,proto3" json:"size,omitempty"`
+	// Number of its endpoints.
+	Endpoints uint32 `protobuf:"varint,9,opt,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// What became of its roll-out; empty: it had none, or that one is going on.
+	Outcome       string `protobuf:"bytes,10,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Revision) Reset() {
+	*x = Revision{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Revision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Revision) ProtoMessage() {}
+
+func (x *Revision) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Revision.ProtoReflect.Descriptor instead.
+func (*Revision) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Revision) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Revision) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Revision) GetAcceptedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AcceptedAt
+	}
+	return nil
+}
+
+func (x *Revision) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *Revision) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Revision) GetOrigin() Origin {
+	if x != nil {
+		return x.Origin
+	}
+	return Origin_ORIGIN_UNSPECIFIED
+}
+
+func (x *Revision) GetRestores() uint64 {
+	if x != nil {
+		return x.Restores
+	}
+	return 0
+}
+
+func (x *Revision) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Revision) GetEndpoints() uint32 {
+	if x != nil {
+		return x.Endpoints
+	}
+	return 0
+}
+
+func (x *Revision) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+// ShowRequest asks for one revision.
+type ShowRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its number; 0: the newest.
+	Revision      uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShowRequest) Reset() {
+	*x = ShowRequest{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShowRequest) ProtoMessage() {}
+
+func (x *ShowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
+func (*ShowRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ShowRequest) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// ShowResponse is one revision.
+type ShowResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revision.
+	Revision *Revision `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Its YAML text.
+	Config        []byte `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShowResponse) Reset() {
+	*x = ShowResponse{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShowResponse) ProtoMessage() {}
+
+func (x *ShowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShowResponse.ProtoReflect.Descriptor instead.
+func (*ShowResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ShowResponse) GetRevision() *Revision {
+	if x != nil {
+		return x.Revision
+	}
+	return nil
+}
+
+func (x *ShowResponse) GetConfig() []byte {
+	if x != nil {
+		return x.Config
+	}
+	return nil
+}
+
+// DiffRequest asks what differs.
+type DiffRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of the revision before.
+	From uint64 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	// Number of the revision after; 0: the newest.
+	To            uint64 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffRequest) Reset() {
+	*x = DiffRequest{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffRequest) ProtoMessage() {}
+
+func (x *DiffRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
+func (*DiffRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *DiffRequest) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *DiffRequest) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+// DiffResponse is what differs.
+type DiffResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The differences, in words.
+	Changes []*Change `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	// The differences of the texts in the unified format; empty when they are equal.
+	Unified string `protobuf:"bytes,2,opt,name=unified,proto3" json:"unified,omitempty"`
+	// The number that to stood for.
+	To            uint64 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffResponse) Reset() {
+	*x = DiffResponse{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffResponse) ProtoMessage() {}
+
+func (x *DiffResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
+func (*DiffResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *DiffResponse) GetChanges() []*Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *DiffResponse) GetUnified() string {
+	if x != nil {
+		return x.Unified
+	}
+	return ""
+}
+
+func (x *DiffResponse) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+// Change is one difference between two configurations.
+type Change struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is done.
+	Kind ChangeKind `protobuf:"varint,1,opt,name=kind,proto3,enum=fleet.v1.ChangeKind" json:"kind,omitempty"`
+	// What it is done to, such as "endpoint home" or "backend http://h:1 of endpoint
+	// home".
+	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	// How, such as "weight 1 → 3"; empty when it is added or removed.
+	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	// Name of the endpoint that is concerned; empty when it is not about one.
+	Endpoint      string `protobuf:"bytes,4,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Change) Reset() {
+	*x = Change{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Change) ProtoMessage() {}
+
+func (x *Change) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Change.ProtoReflect.Descriptor instead.
+func (*Change) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Change) GetKind() ChangeKind {
+	if x != nil {
+		return x.Kind
+	}
+	return ChangeKind_CHANGE_KIND_UNSPECIFIED
+}
+
+func (x *Change) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Change) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Change) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+// RollbackRequest asks for an earlier configuration.
+type RollbackRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of the revision whose text is wanted back.
+	Revision uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// As in ApplyRequest.
+	Author string `protobuf:"bytes,2,opt,name=author,proto3" json:"author,omitempty"`
+	// As in ApplyRequest.
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// As in ApplyRequest.
+	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackRequest) Reset() {
+	*x = RollbackRequest{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackRequest) ProtoMessage() {}
+
+func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackRequest.ProtoReflect.Descriptor instead.
+func (*RollbackRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RollbackRequest) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RollbackRequest) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *RollbackRequest) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *RollbackRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+// RollbackResponse says what became of it.
+type RollbackResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in ApplyResponse: what is wrong with the text by today's rules.
+	Problems []string `protobuf:"bytes,1,rep,name=problems,proto3" json:"problems,omitempty"`
+	// Version that is now desired.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// Its revision.
+	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// False when the version was already the desired one.
+	Changed bool `protobuf:"varint,4,opt,name=changed,proto3" json:"changed,omitempty"`
+	// Whether it is rolled out in steps.
+	RollingOut bool `protobuf:"varint,5,opt,name=rolling_out,json=rollingOut,proto3" json:"rolling_out,omitempty"`
+	// Whether the history outlives a restart of the control plane.
+	Kept          bool `protobuf:"varint,6,opt,name=kept,proto3" json:"kept,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackResponse) Reset() {
+	*x = RollbackResponse{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackResponse) ProtoMessage() {}
+
+func (x *RollbackResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackResponse.ProtoReflect.Descriptor instead.
+func (*RollbackResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RollbackResponse) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+func (x *RollbackResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *RollbackResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RollbackResponse) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+func (x *RollbackResponse) GetRollingOut() bool {
+	if x != nil {
+		return x.RollingOut
+	}
+	return false
+}
+
+func (x *RollbackResponse) GetKept() bool {
+	if x != nil {
+		return x.Kept
+	}
+	return false
+}
+
+// PlanRequest carries a configuration that may be applied.
+type PlanRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The YAML text.
+	Config []byte `protobuf:"bytes,1,opt,name=config,proto3" json:"config,omitempty"`
+	// How to name the text in problems: the path the user gave.
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanRequest) Reset() {
+	*x = PlanRequest{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanRequest) ProtoMessage() {}
+
+func (x *PlanRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
+func (*PlanRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *PlanRequest) GetConfig() []byte {
+	if x != nil {
+		return x.Config
+	}
+	return nil
+}
+
+func (x *PlanRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// PlanResponse is what it would change.
+type PlanResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in ApplyResponse; when there is any, the rest is not set.
+	Problems []string `protobuf:"bytes,1,rep,name=problems,proto3" json:"problems,omitempty"`
+	// Version that is desired now.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// Its revision.
+	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Version of the text.
+	PlannedVersion string `protobuf:"bytes,4,opt,name=planned_version,json=plannedVersion,proto3" json:"planned_version,omitempty"`
+	// The differences, in words.
+	Changes []*Change `protobuf:"bytes,5,rep,name=changes,proto3" json:"changes,omitempty"`
+	// What that means for requests, the worst first.
+	Impacts []*Impact `protobuf:"bytes,6,rep,name=impacts,proto3" json:"impacts,omitempty"`
+	// What was looked at.
+	Basis *PlanBasis `protobuf:"bytes,7,opt,name=basis,proto3" json:"basis,omitempty"`
+	// Whether requests that are answered now would not be any more.
+	LosesTraffic bool `protobuf:"varint,8,opt,name=loses_traffic,json=losesTraffic,proto3" json:"loses_traffic,omitempty"`
+	// The text drops so many endpoints that apply would want force.
+	Drop          string `protobuf:"bytes,9,opt,name=drop,proto3" json:"drop,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanResponse) Reset() {
+	*x = PlanResponse{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanResponse) ProtoMessage() {}
+
+func (x *PlanResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
+func (*PlanResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *PlanResponse) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+func (x *PlanResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *PlanResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *PlanResponse) GetPlannedVersion() string {
+	if x != nil {
+		return x.PlannedVersion
+	}
+	return ""
+}
+
+func (x *PlanResponse) GetChanges() []*Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *PlanResponse) GetImpacts() []*Impact {
+	if x != nil {
+		return x.Impacts
+	}
+	return nil
+}
+
+func (x *PlanResponse) GetBasis() *PlanBasis {
+	if x != nil {
+		return x.Basis
+	}
+	return nil
+}
+
+func (x *PlanResponse) GetLosesTraffic() bool {
+	if x != nil {
+		return x.LosesTraffic
+	}
+	return false
+}
+
+func (x *PlanResponse) GetDrop() string {
+	if x != nil {
+		return x.Drop
+	}
+	return ""
+}
+
+// Impact is what a change means for requests.
+type Impact struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Requests that are answered now would not be any more.
+	LosesTraffic bool `protobuf:"varint,1,opt,name=loses_traffic,json=losesTraffic,proto3" json:"loses_traffic,omitempty"`
+	// In words, such as "removes endpoint home: 120 req/s on 3 data planes".
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// Up to 5 requests, such as "GET shop.example.com/home/x".
+	Examples      []string `protobuf:"bytes,3,rep,name=examples,proto3" json:"examples,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Impact) Reset() {
+	*x = Impact{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Impact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Impact) ProtoMessage() {}
+
+func (x *Impact) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Impact.ProtoReflect.Descriptor instead.
+func (*Impact) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Impact) GetLosesTraffic() bool {
+	if x != nil {
+		return x.LosesTraffic
+	}
+	return false
+}
+
+func (x *Impact) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Impact) GetExamples() []string {
+	if x != nil {
+		return x.Examples
+	}
+	return nil
+}
+
+// PlanBasis is what a plan knows of the requests.
+type PlanBasis struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Data planes that have told about their requests.
+	DataPlanes uint32 `protobuf:"varint,1,opt,name=data_planes,json=dataPlanes,proto3" json:"data_planes,omitempty"`
+	// Those that do not give samples.
+	WithoutSamples uint32 `protobuf:"varint,2,opt,name=without_samples,json=withoutSamples,proto3" json:"without_samples,omitempty"`
+	// Requests per second over the fleet.
+	RequestsPerSecond float64 `protobuf:"fixed64,3,opt,name=requests_per_second,json=requestsPerSecond,proto3" json:"requests_per_second,omitempty"`
+	// Samples that were looked at.
+	Samples uint32 `protobuf:"varint,4,opt,name=samples,proto3" json:"samples,omitempty"`
+	// Age of the oldest one.
+	Over *durationpb.Duration `protobuf:"bytes,5,opt,name=over,proto3" json:"over,omitempty"`
+	// Share of the sampled requests that another endpoint would take, 0 to 1.
+	Moved float64 `protobuf:"fixed64,6,opt,name=moved,proto3" json:"moved,omitempty"`
+	// Share of them that would get 404 or 405 from the proxy, and do not now.
+	Lost float64 `protobuf:"fixed64,7,opt,name=lost,proto3" json:"lost,omitempty"`
+	// Share of them whose endpoint depends on header fields, which samples do not have.
+	Unknown       float64 `protobuf:"fixed64,8,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanBasis) Reset() {
+	*x = PlanBasis{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanBasis) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanBasis) ProtoMessage() {}
+
+func (x *PlanBasis) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanBasis.ProtoReflect.Descriptor instead.
+func (*PlanBasis) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *PlanBasis) GetDataPlanes() uint32 {
+	if x != nil {
+		return x.DataPlanes
+	}
+	return 0
+}
+
+func (x *PlanBasis) GetWithoutSamples() uint32 {
+	if x != nil {
+		return x.WithoutSamples
+	}
+	return 0
+}
+
+func (x *PlanBasis) GetRequestsPerSecond() float64 {
+	if x != nil {
+		return x.RequestsPerSecond
+	}
+	return 0
+}
+
+func (x *PlanBasis) GetSamples() uint32 {
+	if x != nil {
+		return x.Samples
+	}
+	return 0
+}
+
+func (x *PlanBasis) GetOver() *durationpb.Duration {
+	if x != nil {
+		return x.Over
+	}
+	return nil
+}
+
+func (x *PlanBasis) GetMoved() float64 {
+	if x != nil {
+		return x.Moved
+	}
+	return 0
+}
+
+func (x *PlanBasis) GetLost() float64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+func (x *PlanBasis) GetUnknown() float64 {
+	if x != nil {
+		return x.Unknown
+	}
+	return 0
+}
+
+// RolloutRequest asks for the roll-out.
+type RolloutRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutRequest) Reset() {
+	*x = RolloutRequest{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutRequest) ProtoMessage() {}
+
+func (x *RolloutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutRequest.ProtoReflect.Descriptor instead.
+func (*RolloutRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{33}
+}
+
+// RolloutResponse is the roll-out.
+type RolloutResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Not set: there has been none.
+	Rollout       *Rollout `protobuf:"bytes,1,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutResponse) Reset() {
+	*x = RolloutResponse{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutResponse) ProtoMessage() {}
+
+func (x *RolloutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutResponse.ProtoReflect.Descriptor instead.
+func (*RolloutResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *RolloutResponse) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+// Rollout is a configuration on its way through the fleet in steps.
+type Rollout struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its revision.
+	Revision uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Its version.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// The revision before, which the other data planes run.
+	BaseRevision uint64 `protobuf:"varint,3,opt,name=base_revision,json=baseRevision,proto3" json:"base_revision,omitempty"`
+	// Its version.
+	BaseVersion string `protobuf:"bytes,4,opt,name=base_version,json=baseVersion,proto3" json:"base_version,omitempty"`
+	// Where it stands.
+	Phase RolloutPhase `protobuf:"varint,5,opt,name=phase,proto3,enum=fleet.v1.RolloutPhase" json:"phase,omitempty"`
+	// Why, for people: what it waits for, or why it was aborted.
+	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// All steps, as in the text: "1", "25%".
+	Steps []string `protobuf:"bytes,7,rep,name=steps,proto3" json:"steps,omitempty"`
+	// The step that is being done, from 0.
+	Step uint32 `protobuf:"varint,8,opt,name=step,proto3" json:"step,omitempty"`
+	// Data planes that are to run the version in this step.
+	Chosen []string `protobuf:"bytes,9,rep,name=chosen,proto3" json:"chosen,omitempty"`
+	// Those of them that run it.
+	Applied uint32 `protobuf:"varint,10,opt,name=applied,proto3" json:"applied,omitempty"`
+	// When it began.
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// When the bake of this step ends; not set while data planes are still to apply.
+	BakeUntil *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=bake_until,json=bakeUntil,proto3" json:"bake_until,omitempty"`
+	// The data planes on the version in this step.
+	OnNew *Window `protobuf:"bytes,13,opt,name=on_new,json=onNew,proto3" json:"on_new,omitempty"`
+	// The others in the same time.
+	OnOld *Window `protobuf:"bytes,14,opt,name=on_old,json=onOld,proto3" json:"on_old,omitempty"`
+	// What has happened, the newest last; at most 100.
+	Events []*RolloutEvent `protobuf:"bytes,15,rep,name=events,proto3" json:"events,omitempty"`
+	// Data planes that are known.
+	DataPlanes    uint32 `protobuf:"varint,16,opt,name=data_planes,json=dataPlanes,proto3" json:"data_planes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rollout) Reset() {
+	*x = Rollout{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rollout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rollout) ProtoMessage() {}
+
+func (x *Rollout) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
+func (*Rollout) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Rollout) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Rollout) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Rollout) GetBaseRevision() uint64 {
+	if x != nil {
+		return x.BaseRevision
+	}
+	return 0
+}
+
+func (x *Rollout) GetBaseVersion() string {
+	if x != nil {
+		return x.BaseVersion
+	}
+	return ""
+}
+
+func (x *Rollout) GetPhase() RolloutPhase {
+	if x != nil {
+		return x.Phase
+	}
+	return RolloutPhase_ROLLOUT_PHASE_UNSPECIFIED
+}
+
+func (x *Rollout) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Rollout) GetSteps() []string {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *Rollout) GetStep() uint32 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *Rollout) GetChosen() []string {
+	if x != nil {
+		return x.Chosen
+	}
+	return nil
+}
+
+func (x *Rollout) GetApplied() uint32 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *Rollout) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *Rollout) GetBakeUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BakeUntil
+	}
+	return nil
+}
+
+func (x *Rollout) GetOnNew() *Window {
+	if x != nil {
+		return x.OnNew
+	}
+	return nil
+}
+
+func (x *Rollout) GetOnOld() *Window {
+	if x != nil {
+		return x.OnOld
+	}
+	return nil
+}
+
+func (x *Rollout) GetEvents() []*RolloutEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *Rollout) GetDataPlanes() uint32 {
+	if x != nil {
+		return x.DataPlanes
+	}
+	return 0
+}
+
+// Window is what some data planes have done in a time.
+type Window struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many data planes.
+	DataPlanes uint32 `protobuf:"varint,1,opt,name=data_planes,json=dataPlanes,proto3" json:"data_planes,omitempty"`
+	// Requests answered.
+	Requests uint64 `protobuf:"varint,2,opt,name=requests,proto3" json:"requests,omitempty"`
+	// Those answered with a status of 500 or more, by a backend or by the proxy.
+	ServerErrors uint64 `protobuf:"varint,3,opt,name=server_errors,json=serverErrors,proto3" json:"server_errors,omitempty"`
+	// Those of them that the proxy answered because no backend could.
+	GatewayErrors uint64 `protobuf:"varint,4,opt,name=gateway_errors,json=gatewayErrors,proto3" json:"gateway_errors,omitempty"`
+	// 99th percentile of the durations in seconds; 0: not known.
+	P99Seconds    float64 `protobuf:"fixed64,5,opt,name=p99_seconds,json=p99Seconds,proto3" json:"p99_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Window) Reset() {
+	*x = Window{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Window) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Window) ProtoMessage() {}
+
+func (x *Window) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Window.ProtoReflect.Descriptor instead.
+func (*Window) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Window) GetDataPlanes() uint32 {
+	if x != nil {
+		return x.DataPlanes
+	}
+	return 0
+}
+
+func (x *Window) GetRequests() uint64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *Window) GetServerErrors() uint64 {
+	if x != nil {
+		return x.ServerErrors
+	}
+	return 0
+}
+
+func (x *Window) GetGatewayErrors() uint64 {
+	if x != nil {
+		return x.GatewayErrors
+	}
+	return 0
+}
+
+func (x *Window) GetP99Seconds() float64 {
+	if x != nil {
+		return x.P99Seconds
+	}
+	return 0
+}
+
+// RolloutEvent is something that has happened in a roll-out.
+type RolloutEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When.
+	At *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	// What, for people.
+	Text          string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutEvent) Reset() {
+	*x = RolloutEvent{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutEvent) ProtoMessage() {}
+
+func (x *RolloutEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutEvent.ProtoReflect.Descriptor instead.
+func (*RolloutEvent) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *RolloutEvent) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *RolloutEvent) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// SteerRolloutRequest asks for something to be done.
+type SteerRolloutRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What.
+	Action RolloutAction `protobuf:"varint,1,opt,name=action,proto3,enum=fleet.v1.RolloutAction" json:"action,omitempty"`
+	// The revision that is meant; 0: the one that is going on.
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Why, for the record; may be empty.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Who, as in ApplyRequest.
+	Author        string `protobuf:"bytes,4,opt,name=author,proto3" json:"author,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SteerRolloutRequest) Reset() {
+	*x = SteerRolloutRequest{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SteerRolloutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SteerRolloutRequest) ProtoMessage() {}
+
+func (x *SteerRolloutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SteerRolloutRequest.ProtoReflect.Descriptor instead.
+func (*SteerRolloutRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *SteerRolloutRequest) GetAction() RolloutAction {
+	if x != nil {
+		return x.Action
+	}
+	return RolloutAction_ROLLOUT_ACTION_UNSPECIFIED
+}
+
+func (x *SteerRolloutRequest) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *SteerRolloutRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *SteerRolloutRequest) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+// SteerRolloutResponse is the roll-out after that.
+type SteerRolloutResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The roll-out.
+	Rollout       *Rollout `protobuf:"bytes,1,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SteerRolloutResponse) Reset() {
+	*x = SteerRolloutResponse{}
+	mi := &file_fleet_v1_fleet_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SteerRolloutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SteerRolloutResponse) ProtoMessage() {}
+
+func (x *SteerRolloutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_v1_fleet_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SteerRolloutResponse.ProtoReflect.Descriptor instead.
+func (*SteerRolloutResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_v1_fleet_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *SteerRolloutResponse) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
 var File_fleet_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_fleet_v1_fleet_proto_rawDesc = "" +
 	"\n" +
-	"\x14fleet/v1/fleet.proto\x12\bfleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"!\n" +
+	"\x14fleet/v1/fleet.proto\x12\bfleet.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"!\n" +
 	"\rStatusRequest\x12\x10\n" +
-	"\x03ask\x18\x01 \x01(\bR\x03ask\"\xa7\x02\n" +
+	"\x03ask\x18\x01 \x01(\bR\x03ask\"\xd4\x02\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12.\n" +
@@ -1672,7 +3583,8 @@ const file_fleet_v1_fleet_proto_rawDesc = "" +
 	"dataplanes\x12\x15\n" +
 	"\x06run_id\x18\x05 \x01(\tR\x05runId\x124\n" +
 	"\bdraining\x18\x06 \x03(\v2\x18.fleet.v1.DrainedBackendR\bdraining\x12-\n" +
-	"\x12unhealthy_backends\x18\a \x01(\rR\x11unhealthyBackends\"\xb1\x01\n" +
+	"\x12unhealthy_backends\x18\a \x01(\rR\x11unhealthyBackends\x12+\n" +
+	"\arollout\x18\b \x01(\v2\x11.fleet.v1.RolloutR\arollout\"\xb1\x01\n" +
 	"\x0eDrainedBackend\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x1e\n" +
 	"\n" +
@@ -1713,16 +3625,29 @@ const file_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x05build\x18\r \x01(\tR\x05build\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"P\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\x02\n" +
 	"\fApplyRequest\x12\x16\n" +
 	"\x06config\x18\x01 \x01(\fR\x06config\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
-	"\x05force\x18\x03 \x01(\bR\x05force\"{\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\x12\x16\n" +
+	"\x06author\x18\x04 \x01(\tR\x06author\x12\x18\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\x12\x16\n" +
+	"\x06atomic\x18\x06 \x01(\bR\x06atomic\x12B\n" +
+	"\x0fprepare_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationR\x0eprepareTimeout\x12\x16\n" +
+	"\x06expect\x18\b \x01(\rR\x06expect\x12\x14\n" +
+	"\x05steps\x18\t \x03(\tR\x05steps\"\x83\x02\n" +
 	"\rApplyResponse\x12\x1a\n" +
 	"\bproblems\x18\x01 \x03(\tR\bproblems\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x18\n" +
-	"\achanged\x18\x04 \x01(\bR\achanged\"f\n" +
+	"\achanged\x18\x04 \x01(\bR\achanged\x12\x1e\n" +
+	"\n" +
+	"unprepared\x18\x05 \x03(\tR\n" +
+	"unprepared\x121\n" +
+	"\x06spread\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x06spread\x12\x1f\n" +
+	"\vrolling_out\x18\a \x01(\bR\n" +
+	"rollingOut\x12\x12\n" +
+	"\x04kept\x18\b \x01(\bR\x04kept\"f\n" +
 	"\x0eExplainRequest\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12*\n" +
@@ -1793,20 +3718,171 @@ const file_fleet_v1_fleet_proto_rawDesc = "" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x18\n" +
 	"\achanged\x18\x03 \x01(\bR\achanged\x12\x12\n" +
 	"\x04kept\x18\x04 \x01(\bR\x04kept\x12\x1c\n" +
-	"\tendpoints\x18\x05 \x01(\rR\tendpoints*\xcc\x01\n" +
+	"\tendpoints\x18\x05 \x01(\rR\tendpoints\"&\n" +
+	"\x0eHistoryRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\rR\x05limit\"W\n" +
+	"\x0fHistoryResponse\x120\n" +
+	"\trevisions\x18\x01 \x03(\v2\x12.fleet.v1.RevisionR\trevisions\x12\x12\n" +
+	"\x04kept\x18\x02 \x01(\bR\x04kept\"\xc1\x02\n" +
+	"\bRevision\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12;\n" +
+	"\vaccepted_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"acceptedAt\x12\x16\n" +
+	"\x06author\x18\x04 \x01(\tR\x06author\x12\x18\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\x12(\n" +
+	"\x06origin\x18\x06 \x01(\x0e2\x10.fleet.v1.OriginR\x06origin\x12\x1a\n" +
+	"\brestores\x18\a \x01(\x04R\brestores\x12\x12\n" +
+	"\x04size\x18\b \x01(\x04R\x04size\x12\x1c\n" +
+	"\tendpoints\x18\t \x01(\rR\tendpoints\x12\x18\n" +
+	"\aoutcome\x18\n" +
+	" \x01(\tR\aoutcome\")\n" +
+	"\vShowRequest\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"V\n" +
+	"\fShowResponse\x12.\n" +
+	"\brevision\x18\x01 \x01(\v2\x12.fleet.v1.RevisionR\brevision\x12\x16\n" +
+	"\x06config\x18\x02 \x01(\fR\x06config\"1\n" +
+	"\vDiffRequest\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\x04R\x02to\"d\n" +
+	"\fDiffResponse\x12*\n" +
+	"\achanges\x18\x01 \x03(\v2\x10.fleet.v1.ChangeR\achanges\x12\x18\n" +
+	"\aunified\x18\x02 \x01(\tR\aunified\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\x04R\x02to\"\x80\x01\n" +
+	"\x06Change\x12(\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x14.fleet.v1.ChangeKindR\x04kind\x12\x18\n" +
+	"\asubject\x18\x02 \x01(\tR\asubject\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x1a\n" +
+	"\bendpoint\x18\x04 \x01(\tR\bendpoint\"u\n" +
+	"\x0fRollbackRequest\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x16\n" +
+	"\x06author\x18\x02 \x01(\tR\x06author\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05force\"\xb3\x01\n" +
+	"\x10RollbackResponse\x12\x1a\n" +
+	"\bproblems\x18\x01 \x03(\tR\bproblems\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x18\n" +
+	"\achanged\x18\x04 \x01(\bR\achanged\x12\x1f\n" +
+	"\vrolling_out\x18\x05 \x01(\bR\n" +
+	"rollingOut\x12\x12\n" +
+	"\x04kept\x18\x06 \x01(\bR\x04kept\"9\n" +
+	"\vPlanRequest\x12\x16\n" +
+	"\x06config\x18\x01 \x01(\fR\x06config\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xc5\x02\n" +
+	"\fPlanResponse\x12\x1a\n" +
+	"\bproblems\x18\x01 \x03(\tR\bproblems\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12'\n" +
+	"\x0fplanned_version\x18\x04 \x01(\tR\x0eplannedVersion\x12*\n" +
+	"\achanges\x18\x05 \x03(\v2\x10.fleet.v1.ChangeR\achanges\x12*\n" +
+	"\aimpacts\x18\x06 \x03(\v2\x10.fleet.v1.ImpactR\aimpacts\x12)\n" +
+	"\x05basis\x18\a \x01(\v2\x13.fleet.v1.PlanBasisR\x05basis\x12#\n" +
+	"\rloses_traffic\x18\b \x01(\bR\flosesTraffic\x12\x12\n" +
+	"\x04drop\x18\t \x01(\tR\x04drop\"]\n" +
+	"\x06Impact\x12#\n" +
+	"\rloses_traffic\x18\x01 \x01(\bR\flosesTraffic\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x1a\n" +
+	"\bexamples\x18\x03 \x03(\tR\bexamples\"\x92\x02\n" +
+	"\tPlanBasis\x12\x1f\n" +
+	"\vdata_planes\x18\x01 \x01(\rR\n" +
+	"dataPlanes\x12'\n" +
+	"\x0fwithout_samples\x18\x02 \x01(\rR\x0ewithoutSamples\x12.\n" +
+	"\x13requests_per_second\x18\x03 \x01(\x01R\x11requestsPerSecond\x12\x18\n" +
+	"\asamples\x18\x04 \x01(\rR\asamples\x12-\n" +
+	"\x04over\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x04over\x12\x14\n" +
+	"\x05moved\x18\x06 \x01(\x01R\x05moved\x12\x12\n" +
+	"\x04lost\x18\a \x01(\x01R\x04lost\x12\x18\n" +
+	"\aunknown\x18\b \x01(\x01R\aunknown\"\x10\n" +
+	"\x0eRolloutRequest\">\n" +
+	"\x0fRolloutResponse\x12+\n" +
+	"\arollout\x18\x01 \x01(\v2\x11.fleet.v1.RolloutR\arollout\"\xc2\x04\n" +
+	"\aRollout\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12#\n" +
+	"\rbase_revision\x18\x03 \x01(\x04R\fbaseRevision\x12!\n" +
+	"\fbase_version\x18\x04 \x01(\tR\vbaseVersion\x12,\n" +
+	"\x05phase\x18\x05 \x01(\x0e2\x16.fleet.v1.RolloutPhaseR\x05phase\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05steps\x18\a \x03(\tR\x05steps\x12\x12\n" +
+	"\x04step\x18\b \x01(\rR\x04step\x12\x16\n" +
+	"\x06chosen\x18\t \x03(\tR\x06chosen\x12\x18\n" +
+	"\aapplied\x18\n" +
+	" \x01(\rR\aapplied\x129\n" +
+	"\n" +
+	"started_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x129\n" +
+	"\n" +
+	"bake_until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tbakeUntil\x12'\n" +
+	"\x06on_new\x18\r \x01(\v2\x10.fleet.v1.WindowR\x05onNew\x12'\n" +
+	"\x06on_old\x18\x0e \x01(\v2\x10.fleet.v1.WindowR\x05onOld\x12.\n" +
+	"\x06events\x18\x0f \x03(\v2\x16.fleet.v1.RolloutEventR\x06events\x12\x1f\n" +
+	"\vdata_planes\x18\x10 \x01(\rR\n" +
+	"dataPlanes\"\xb2\x01\n" +
+	"\x06Window\x12\x1f\n" +
+	"\vdata_planes\x18\x01 \x01(\rR\n" +
+	"dataPlanes\x12\x1a\n" +
+	"\brequests\x18\x02 \x01(\x04R\brequests\x12#\n" +
+	"\rserver_errors\x18\x03 \x01(\x04R\fserverErrors\x12%\n" +
+	"\x0egateway_errors\x18\x04 \x01(\x04R\rgatewayErrors\x12\x1f\n" +
+	"\vp99_seconds\x18\x05 \x01(\x01R\n" +
+	"p99Seconds\"N\n" +
+	"\fRolloutEvent\x12*\n" +
+	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\x92\x01\n" +
+	"\x13SteerRolloutRequest\x12/\n" +
+	"\x06action\x18\x01 \x01(\x0e2\x17.fleet.v1.RolloutActionR\x06action\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06author\x18\x04 \x01(\tR\x06author\"C\n" +
+	"\x14SteerRolloutResponse\x12+\n" +
+	"\arollout\x18\x01 \x01(\v2\x11.fleet.v1.RolloutR\arollout*\xcc\x01\n" +
 	"\x0eDataPlaneState\x12 \n" +
 	"\x1cDATA_PLANE_STATE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18DATA_PLANE_STATE_APPLIED\x10\x01\x12\x1c\n" +
 	"\x18DATA_PLANE_STATE_PENDING\x10\x02\x12\x1d\n" +
 	"\x19DATA_PLANE_STATE_REJECTED\x10\x03\x12\x1a\n" +
 	"\x16DATA_PLANE_STATE_STALE\x10\x04\x12!\n" +
-	"\x1dDATA_PLANE_STATE_DISCONNECTED\x10\x052\xc2\x02\n" +
+	"\x1dDATA_PLANE_STATE_DISCONNECTED\x10\x05*|\n" +
+	"\x06Origin\x12\x16\n" +
+	"\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vORIGIN_FILE\x10\x01\x12\x10\n" +
+	"\fORIGIN_APPLY\x10\x02\x12\x13\n" +
+	"\x0fORIGIN_ROLLBACK\x10\x03\x12\x10\n" +
+	"\fORIGIN_ABORT\x10\x04\x12\x10\n" +
+	"\fORIGIN_DRAIN\x10\x05*r\n" +
+	"\n" +
+	"ChangeKind\x12\x1b\n" +
+	"\x17CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11CHANGE_KIND_ADDED\x10\x01\x12\x17\n" +
+	"\x13CHANGE_KIND_REMOVED\x10\x02\x12\x17\n" +
+	"\x13CHANGE_KIND_CHANGED\x10\x03*\xce\x01\n" +
+	"\fRolloutPhase\x12\x1d\n" +
+	"\x19ROLLOUT_PHASE_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16ROLLOUT_PHASE_APPLYING\x10\x01\x12\x18\n" +
+	"\x14ROLLOUT_PHASE_BAKING\x10\x02\x12\x18\n" +
+	"\x14ROLLOUT_PHASE_PAUSED\x10\x03\x12\x16\n" +
+	"\x12ROLLOUT_PHASE_DONE\x10\x04\x12\x19\n" +
+	"\x15ROLLOUT_PHASE_ABORTED\x10\x05\x12\x1c\n" +
+	"\x18ROLLOUT_PHASE_SUPERSEDED\x10\x06*\x9a\x01\n" +
+	"\rRolloutAction\x12\x1e\n" +
+	"\x1aROLLOUT_ACTION_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14ROLLOUT_ACTION_PAUSE\x10\x01\x12\x19\n" +
+	"\x15ROLLOUT_ACTION_RESUME\x10\x02\x12\x1a\n" +
+	"\x16ROLLOUT_ACTION_PROMOTE\x10\x03\x12\x18\n" +
+	"\x14ROLLOUT_ACTION_ABORT\x10\x042\xf9\x05\n" +
 	"\fFleetService\x12;\n" +
 	"\x06Status\x12\x17.fleet.v1.StatusRequest\x1a\x18.fleet.v1.StatusResponse\x128\n" +
 	"\x05Apply\x12\x16.fleet.v1.ApplyRequest\x1a\x17.fleet.v1.ApplyResponse\x12>\n" +
 	"\aExplain\x12\x18.fleet.v1.ExplainRequest\x1a\x19.fleet.v1.ExplainResponse\x12A\n" +
 	"\bBackends\x12\x19.fleet.v1.BackendsRequest\x1a\x1a.fleet.v1.BackendsResponse\x128\n" +
-	"\x05Drain\x12\x16.fleet.v1.DrainRequest\x1a\x17.fleet.v1.DrainResponseB%Z#reverseproxy/proto/fleet/v1;fleetv1b\x06proto3"
+	"\x05Drain\x12\x16.fleet.v1.DrainRequest\x1a\x17.fleet.v1.DrainResponse\x12>\n" +
+	"\aHistory\x12\x18.fleet.v1.HistoryRequest\x1a\x19.fleet.v1.HistoryResponse\x125\n" +
+	"\x04Show\x12\x15.fleet.v1.ShowRequest\x1a\x16.fleet.v1.ShowResponse\x125\n" +
+	"\x04Diff\x12\x15.fleet.v1.DiffRequest\x1a\x16.fleet.v1.DiffResponse\x12A\n" +
+	"\bRollback\x12\x19.fleet.v1.RollbackRequest\x1a\x1a.fleet.v1.RollbackResponse\x125\n" +
+	"\x04Plan\x12\x15.fleet.v1.PlanRequest\x1a\x16.fleet.v1.PlanResponse\x12>\n" +
+	"\aRollout\x12\x18.fleet.v1.RolloutRequest\x1a\x19.fleet.v1.RolloutResponse\x12M\n" +
+	"\fSteerRollout\x12\x1d.fleet.v1.SteerRolloutRequest\x1a\x1e.fleet.v1.SteerRolloutResponseB%Z#reverseproxy/proto/fleet/v1;fleetv1b\x06proto3"
 
 var (
 	file_fleet_v1_fleet_proto_rawDescOnce sync.Once
@@ -1820,60 +3896,123 @@ func file_fleet_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_fleet_v1_fleet_proto_rawDescData
 }
 
-var file_fleet_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_fleet_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_fleet_v1_fleet_proto_goTypes = []any{
 	(DataPlaneState)(0),           // 0: fleet.v1.DataPlaneState
-	(*StatusRequest)(nil),         // 1: fleet.v1.StatusRequest
-	(*StatusResponse)(nil),        // 2: fleet.v1.StatusResponse
-	(*DrainedBackend)(nil),        // 3: fleet.v1.DrainedBackend
-	(*DrainHolder)(nil),           // 4: fleet.v1.DrainHolder
-	(*ConfigStatus)(nil),          // 5: fleet.v1.ConfigStatus
-	(*DataPlane)(nil),             // 6: fleet.v1.DataPlane
-	(*ApplyRequest)(nil),          // 7: fleet.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 8: fleet.v1.ApplyResponse
-	(*ExplainRequest)(nil),        // 9: fleet.v1.ExplainRequest
-	(*Header)(nil),                // 10: fleet.v1.Header
-	(*ExplainResponse)(nil),       // 11: fleet.v1.ExplainResponse
-	(*BackendRequest)(nil),        // 12: fleet.v1.BackendRequest
-	(*Mismatch)(nil),              // 13: fleet.v1.Mismatch
-	(*BackendsRequest)(nil),       // 14: fleet.v1.BackendsRequest
-	(*BackendsResponse)(nil),      // 15: fleet.v1.BackendsResponse
-	(*BackendStatus)(nil),         // 16: fleet.v1.BackendStatus
-	(*Trouble)(nil),               // 17: fleet.v1.Trouble
-	(*DrainRequest)(nil),          // 18: fleet.v1.DrainRequest
-	(*DrainResponse)(nil),         // 19: fleet.v1.DrainResponse
-	nil,                           // 20: fleet.v1.DataPlane.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(Origin)(0),                   // 1: fleet.v1.Origin
+	(ChangeKind)(0),               // 2: fleet.v1.ChangeKind
+	(RolloutPhase)(0),             // 3: fleet.v1.RolloutPhase
+	(RolloutAction)(0),            // 4: fleet.v1.RolloutAction
+	(*StatusRequest)(nil),         // 5: fleet.v1.StatusRequest
+	(*StatusResponse)(nil),        // 6: fleet.v1.StatusResponse
+	(*DrainedBackend)(nil),        // 7: fleet.v1.DrainedBackend
+	(*DrainHolder)(nil),           // 8: fleet.v1.DrainHolder
+	(*ConfigStatus)(nil),          // 9: fleet.v1.ConfigStatus
+	(*DataPlane)(nil),             // 10: fleet.v1.DataPlane
+	(*ApplyRequest)(nil),          // 11: fleet.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 12: fleet.v1.ApplyResponse
+	(*ExplainRequest)(nil),        // 13: fleet.v1.ExplainRequest
+	(*Header)(nil),                // 14: fleet.v1.Header
+	(*ExplainResponse)(nil),       // 15: fleet.v1.ExplainResponse
+	(*BackendRequest)(nil),        // 16: fleet.v1.BackendRequest
+	(*Mismatch)(nil),              // 17: fleet.v1.Mismatch
+	(*BackendsRequest)(nil),       // 18: fleet.v1.BackendsRequest
+	(*BackendsResponse)(nil),      // 19: fleet.v1.BackendsResponse
+	(*BackendStatus)(nil),         // 20: fleet.v1.BackendStatus
+	(*Trouble)(nil),               // 21: fleet.v1.Trouble
+	(*DrainRequest)(nil),          // 22: fleet.v1.DrainRequest
+	(*DrainResponse)(nil),         // 23: fleet.v1.DrainResponse
+	(*HistoryRequest)(nil),        // 24: fleet.v1.HistoryRequest
+	(*HistoryResponse)(nil),       // 25: fleet.v1.HistoryResponse
+	(*Revision)(nil),              // 26: fleet.v1.Revision
+	(*ShowRequest)(nil),           // 27: fleet.v1.ShowRequest
+	(*ShowResponse)(nil),          // 28: fleet.v1.ShowResponse
+	(*DiffRequest)(nil),           // 29: fleet.v1.DiffRequest
+	(*DiffResponse)(nil),          // 30: fleet.v1.DiffResponse
+	(*Change)(nil),                // 31: fleet.v1.Change
+	(*RollbackRequest)(nil),       // 32: fleet.v1.RollbackRequest
+	(*RollbackResponse)(nil),      // 33: fleet.v1.RollbackResponse
+	(*PlanRequest)(nil),           // 34: fleet.v1.PlanRequest
+	(*PlanResponse)(nil),          // 35: fleet.v1.PlanResponse
+	(*Impact)(nil),                // 36: fleet.v1.Impact
+	(*PlanBasis)(nil),             // 37: fleet.v1.PlanBasis
+	(*RolloutRequest)(nil),        // 38: fleet.v1.RolloutRequest
+	(*RolloutResponse)(nil),       // 39: fleet.v1.RolloutResponse
+	(*Rollout)(nil),               // 40: fleet.v1.Rollout
+	(*Window)(nil),                // 41: fleet.v1.Window
+	(*RolloutEvent)(nil),          // 42: fleet.v1.RolloutEvent
+	(*SteerRolloutRequest)(nil),   // 43: fleet.v1.SteerRolloutRequest
+	(*SteerRolloutResponse)(nil),  // 44: fleet.v1.SteerRolloutResponse
+	nil,                           // 45: fleet.v1.DataPlane.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 47: google.protobuf.Duration
 }
 var file_fleet_v1_fleet_proto_depIdxs = []int32{
-	5,  // 0: fleet.v1.StatusResponse.config:type_name -> fleet.v1.ConfigStatus
-	6,  // 1: fleet.v1.StatusResponse.dataplanes:type_name -> fleet.v1.DataPlane
-	3,  // 2: fleet.v1.StatusResponse.draining:type_name -> fleet.v1.DrainedBackend
-	4,  // 3: fleet.v1.DrainedBackend.holders:type_name -> fleet.v1.DrainHolder
-	21, // 4: fleet.v1.ConfigStatus.loaded_at:type_name -> google.protobuf.Timestamp
-	20, // 5: fleet.v1.DataPlane.labels:type_name -> fleet.v1.DataPlane.LabelsEntry
-	0,  // 6: fleet.v1.DataPlane.state:type_name -> fleet.v1.DataPlaneState
-	10, // 7: fleet.v1.ExplainRequest.headers:type_name -> fleet.v1.Header
-	12, // 8: fleet.v1.ExplainResponse.backends:type_name -> fleet.v1.BackendRequest
-	13, // 9: fleet.v1.ExplainResponse.mismatches:type_name -> fleet.v1.Mismatch
-	16, // 10: fleet.v1.BackendsResponse.backends:type_name -> fleet.v1.BackendStatus
-	17, // 11: fleet.v1.BackendStatus.troubles:type_name -> fleet.v1.Trouble
-	1,  // 12: fleet.v1.FleetService.Status:input_type -> fleet.v1.StatusRequest
-	7,  // 13: fleet.v1.FleetService.Apply:input_type -> fleet.v1.ApplyRequest
-	9,  // 14: fleet.v1.FleetService.Explain:input_type -> fleet.v1.ExplainRequest
-	14, // 15: fleet.v1.FleetService.Backends:input_type -> fleet.v1.BackendsRequest
-	18, // 16: fleet.v1.FleetService.Drain:input_type -> fleet.v1.DrainRequest
-	2,  // 17: fleet.v1.FleetService.Status:output_type -> fleet.v1.StatusResponse
-	8,  // 18: fleet.v1.FleetService.Apply:output_type -> fleet.v1.ApplyResponse
-	11, // 19: fleet.v1.FleetService.Explain:output_type -> fleet.v1.ExplainResponse
-	15, // 20: fleet.v1.FleetService.Backends:output_type -> fleet.v1.BackendsResponse
-	19, // 21: fleet.v1.FleetService.Drain:output_type -> fleet.v1.DrainResponse
-	17, // [17:22] is the sub-list for method output_type
-	12, // [12:17] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	9,  // 0: fleet.v1.StatusResponse.config:type_name -> fleet.v1.ConfigStatus
+	10, // 1: fleet.v1.StatusResponse.dataplanes:type_name -> fleet.v1.DataPlane
+	7,  // 2: fleet.v1.StatusResponse.draining:type_name -> fleet.v1.DrainedBackend
+	40, // 3: fleet.v1.StatusResponse.rollout:type_name -> fleet.v1.Rollout
+	8,  // 4: fleet.v1.DrainedBackend.holders:type_name -> fleet.v1.DrainHolder
+	46, // 5: fleet.v1.ConfigStatus.loaded_at:type_name -> google.protobuf.Timestamp
+	45, // 6: fleet.v1.DataPlane.labels:type_name -> fleet.v1.DataPlane.LabelsEntry
+	0,  // 7: fleet.v1.DataPlane.state:type_name -> fleet.v1.DataPlaneState
+	47, // 8: fleet.v1.ApplyRequest.prepare_timeout:type_name -> google.protobuf.Duration
+	47, // 9: fleet.v1.ApplyResponse.spread:type_name -> google.protobuf.Duration
+	14, // 10: fleet.v1.ExplainRequest.headers:type_name -> fleet.v1.Header
+	16, // 11: fleet.v1.ExplainResponse.backends:type_name -> fleet.v1.BackendRequest
+	17, // 12: fleet.v1.ExplainResponse.mismatches:type_name -> fleet.v1.Mismatch
+	20, // 13: fleet.v1.BackendsResponse.backends:type_name -> fleet.v1.BackendStatus
+	21, // 14: fleet.v1.BackendStatus.troubles:type_name -> fleet.v1.Trouble
+	26, // 15: fleet.v1.HistoryResponse.revisions:type_name -> fleet.v1.Revision
+	46, // 16: fleet.v1.Revision.accepted_at:type_name -> google.protobuf.Timestamp
+	1,  // 17: fleet.v1.Revision.origin:type_name -> fleet.v1.Origin
+	26, // 18: fleet.v1.ShowResponse.revision:type_name -> fleet.v1.Revision
+	31, // 19: fleet.v1.DiffResponse.changes:type_name -> fleet.v1.Change
+	2,  // 20: fleet.v1.Change.kind:type_name -> fleet.v1.ChangeKind
+	31, // 21: fleet.v1.PlanResponse.changes:type_name -> fleet.v1.Change
+	36, // 22: fleet.v1.PlanResponse.impacts:type_name -> fleet.v1.Impact
+	37, // 23: fleet.v1.PlanResponse.basis:type_name -> fleet.v1.PlanBasis
+	47, // 24: fleet.v1.PlanBasis.over:type_name -> google.protobuf.Duration
+	40, // 25: fleet.v1.RolloutResponse.rollout:type_name -> fleet.v1.Rollout
+	3,  // 26: fleet.v1.Rollout.phase:type_name -> fleet.v1.RolloutPhase
+	46, // 27: fleet.v1.Rollout.started_at:type_name -> google.protobuf.Timestamp
+	46, // 28: fleet.v1.Rollout.bake_until:type_name -> google.protobuf.Timestamp
+	41, // 29: fleet.v1.Rollout.on_new:type_name -> fleet.v1.Window
+	41, // 30: fleet.v1.Rollout.on_old:type_name -> fleet.v1.Window
+	42, // 31: fleet.v1.Rollout.events:type_name -> fleet.v1.RolloutEvent
+	46, // 32: fleet.v1.RolloutEvent.at:type_name -> google.protobuf.Timestamp
+	4,  // 33: fleet.v1.SteerRolloutRequest.action:type_name -> fleet.v1.RolloutAction
+	40, // 34: fleet.v1.SteerRolloutResponse.rollout:type_name -> fleet.v1.Rollout
+	5,  // 35: fleet.v1.FleetService.Status:input_type -> fleet.v1.StatusRequest
+	11, // 36: fleet.v1.FleetService.Apply:input_type -> fleet.v1.ApplyRequest
+	13, // 37: fleet.v1.FleetService.Explain:input_type -> fleet.v1.ExplainRequest
+	18, // 38: fleet.v1.FleetService.Backends:input_type -> fleet.v1.BackendsRequest
+	22, // 39: fleet.v1.FleetService.Drain:input_type -> fleet.v1.DrainRequest
+	24, // 40: fleet.v1.FleetService.History:input_type -> fleet.v1.HistoryRequest
+	27, // 41: fleet.v1.FleetService.Show:input_type -> fleet.v1.ShowRequest
+	29, // 42: fleet.v1.FleetService.Diff:input_type -> fleet.v1.DiffRequest
+	32, // 43: fleet.v1.FleetService.Rollback:input_type -> fleet.v1.RollbackRequest
+	34, // 44: fleet.v1.FleetService.Plan:input_type -> fleet.v1.PlanRequest
+	38, // 45: fleet.v1.FleetService.Rollout:input_type -> fleet.v1.RolloutRequest
+	43, // 46: fleet.v1.FleetService.SteerRollout:input_type -> fleet.v1.SteerRolloutRequest
+	6,  // 47: fleet.v1.FleetService.Status:output_type -> fleet.v1.StatusResponse
+	12, // 48: fleet.v1.FleetService.Apply:output_type -> fleet.v1.ApplyResponse
+	15, // 49: fleet.v1.FleetService.Explain:output_type -> fleet.v1.ExplainResponse
+	19, // 50: fleet.v1.FleetService.Backends:output_type -> fleet.v1.BackendsResponse
+	23, // 51: fleet.v1.FleetService.Drain:output_type -> fleet.v1.DrainResponse
+	25, // 52: fleet.v1.FleetService.History:output_type -> fleet.v1.HistoryResponse
+	28, // 53: fleet.v1.FleetService.Show:output_type -> fleet.v1.ShowResponse
+	30, // 54: fleet.v1.FleetService.Diff:output_type -> fleet.v1.DiffResponse
+	33, // 55: fleet.v1.FleetService.Rollback:output_type -> fleet.v1.RollbackResponse
+	35, // 56: fleet.v1.FleetService.Plan:output_type -> fleet.v1.PlanResponse
+	39, // 57: fleet.v1.FleetService.Rollout:output_type -> fleet.v1.RolloutResponse
+	44, // 58: fleet.v1.FleetService.SteerRollout:output_type -> fleet.v1.SteerRolloutResponse
+	47, // [47:59] is the sub-list for method output_type
+	35, // [35:47] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_fleet_v1_fleet_proto_init() }
@@ -1886,8 +4025,8 @@ func file_fleet_v1_fleet_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_v1_fleet_proto_rawDesc), len(file_fleet_v1_fleet_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   20,
+			NumEnums:      5,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,11 +21,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	FleetService_Status_FullMethodName   = "/fleet.v1.FleetService/Status"
-	FleetService_Apply_FullMethodName    = "/fleet.v1.FleetService/Apply"
-	FleetService_Explain_FullMethodName  = "/fleet.v1.FleetService/Explain"
-	FleetService_Backends_FullMethodName = "/fleet.v1.FleetService/Backends"
-	FleetService_Drain_FullMethodName    = "/fleet.v1.FleetService/Drain"
+	FleetService_Status_FullMethodName       = "/fleet.v1.FleetService/Status"
+	FleetService_Apply_FullMethodName        = "/fleet.v1.FleetService/Apply"
+	FleetService_Explain_FullMethodName      = "/fleet.v1.FleetService/Explain"
+	FleetService_Backends_FullMethodName     = "/fleet.v1.FleetService/Backends"
+	FleetService_Drain_FullMethodName        = "/fleet.v1.FleetService/Drain"
+	FleetService_History_FullMethodName      = "/fleet.v1.FleetService/History"
+	FleetService_Show_FullMethodName         = "/fleet.v1.FleetService/Show"
+	FleetService_Diff_FullMethodName         = "/fleet.v1.FleetService/Diff"
+	FleetService_Rollback_FullMethodName     = "/fleet.v1.FleetService/Rollback"
+	FleetService_Plan_FullMethodName         = "/fleet.v1.FleetService/Plan"
+	FleetService_Rollout_FullMethodName      = "/fleet.v1.FleetService/Rollout"
+	FleetService_SteerRollout_FullMethodName = "/fleet.v1.FleetService/SteerRollout"
 )
 
 // FleetServiceClient is the client API for FleetService service.
@@ -47,6 +54,22 @@ type FleetServiceClient interface {
 	Backends(ctx context.Context, in *BackendsRequest, opts ...grpc.CallOption) (*BackendsResponse, error)
 	// Drain stops new requests to a backend on every data plane, or takes that back.
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
+	// History lists the accepted configurations, the newest first.
+	History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error)
+	// Show returns one accepted configuration with its text.
+	Show(ctx context.Context, in *ShowRequest, opts ...grpc.CallOption) (*ShowResponse, error)
+	// Diff says what differs between two configurations.
+	Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (*DiffResponse, error)
+	// Rollback makes the text of an earlier revision the running configuration, as a
+	// new revision, and the content of the watched file.
+	Rollback(ctx context.Context, in *RollbackRequest, opts ...grpc.CallOption) (*RollbackResponse, error)
+	// Plan says what a text would change, and what that means for the requests that the
+	// data planes have seen in the last minutes. It changes nothing.
+	Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanResponse, error)
+	// Rollout describes the roll-out that is going on, or else the last one.
+	Rollout(ctx context.Context, in *RolloutRequest, opts ...grpc.CallOption) (*RolloutResponse, error)
+	// SteerRollout pauses, resumes, promotes or aborts the roll-out that is going on.
+	SteerRollout(ctx context.Context, in *SteerRolloutRequest, opts ...grpc.CallOption) (*SteerRolloutResponse, error)
 }
 
 type fleetServiceClient struct {
@@ -107,6 +130,76 @@ func (c *fleetServiceClient) Drain(ctx context.Context, in *DrainRequest, opts .
 	return out, nil
 }
 
+func (c *fleetServiceClient) History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HistoryResponse)
+	err := c.cc.Invoke(ctx, FleetService_History_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) Show(ctx context.Context, in *ShowRequest, opts ...grpc.CallOption) (*ShowResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ShowResponse)
+	err := c.cc.Invoke(ctx, FleetService_Show_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (*DiffResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiffResponse)
+	err := c.cc.Invoke(ctx, FleetService_Diff_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) Rollback(ctx context.Context, in *RollbackRequest, opts ...grpc.CallOption) (*RollbackResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RollbackResponse)
+	err := c.cc.Invoke(ctx, FleetService_Rollback_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanResponse)
+	err := c.cc.Invoke(ctx, FleetService_Plan_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) Rollout(ctx context.Context, in *RolloutRequest, opts ...grpc.CallOption) (*RolloutResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RolloutResponse)
+	err := c.cc.Invoke(ctx, FleetService_Rollout_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) SteerRollout(ctx context.Context, in *SteerRolloutRequest, opts ...grpc.CallOption) (*SteerRolloutResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SteerRolloutResponse)
+	err := c.cc.Invoke(ctx, FleetService_SteerRollout_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // FleetServiceServer is the server API for FleetService service.
 // All implementations must embed UnimplementedFleetServiceServer
 // for forward compatibility.
@@ -126,6 +219,22 @@ type FleetServiceServer interface {
 	Backends(context.Context, *BackendsRequest) (*BackendsResponse, error)
 	// Drain stops new requests to a backend on every data plane, or takes that back.
 	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
+	// History lists the accepted configurations, the newest first.
+	History(context.Context, *HistoryRequest) (*HistoryResponse, error)
+	// Show returns one accepted configuration with its text.
+	Show(context.Context, *ShowRequest) (*ShowResponse, error)
+	// Diff says what differs between two configurations.
+	Diff(context.Context, *DiffRequest) (*DiffResponse, error)
+	// Rollback makes the text of an earlier revision the running configuration, as a
+	// new revision, and the content of the watched file.
+	Rollback(context.Context, *RollbackRequest) (*RollbackResponse, error)
+	// Plan says what a text would change, and what that means for the requests that the
+	// data planes have seen in the last minutes. It changes nothing.
+	Plan(context.Context, *PlanRequest) (*PlanResponse, error)
+	// Rollout describes the roll-out that is going on, or else the last one.
+	Rollout(context.Context, *RolloutRequest) (*RolloutResponse, error)
+	// SteerRollout pauses, resumes, promotes or aborts the roll-out that is going on.
+	SteerRollout(context.Context, *SteerRolloutRequest) (*SteerRolloutResponse, error)
 	mustEmbedUnimplementedFleetServiceServer()
 }
 
@@ -150,6 +259,27 @@ func (UnimplementedFleetServiceServer) Backends(context.Context, *BackendsReques
 }
 func (UnimplementedFleetServiceServer) Drain(context.Context, *DrainRequest) (*DrainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
+}
+func (UnimplementedFleetServiceServer) History(context.Context, *HistoryRequest) (*HistoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method History not implemented")
+}
+func (UnimplementedFleetServiceServer) Show(context.Context, *ShowRequest) (*ShowResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Show not implemented")
+}
+func (UnimplementedFleetServiceServer) Diff(context.Context, *DiffRequest) (*DiffResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Diff not implemented")
+}
+func (UnimplementedFleetServiceServer) Rollback(context.Context, *RollbackRequest) (*RollbackResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Rollback not implemented")
+}
+func (UnimplementedFleetServiceServer) Plan(context.Context, *PlanRequest) (*PlanResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Plan not implemented")
+}
+func (UnimplementedFleetServiceServer) Rollout(context.Context, *RolloutRequest) (*RolloutResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Rollout not implemented")
+}
+func (UnimplementedFleetServiceServer) SteerRollout(context.Context, *SteerRolloutRequest) (*SteerRolloutResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SteerRollout not implemented")
 }
 func (UnimplementedFleetServiceServer) mustEmbedUnimplementedFleetServiceServer() {}
 func (UnimplementedFleetServiceServer) testEmbeddedByValue()                      {}
@@ -262,6 +392,132 @@ func _FleetService_Drain_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FleetService_History_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).History(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_History_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).History(ctx, req.(*HistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_Show_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ShowRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).Show(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_Show_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).Show(ctx, req.(*ShowRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_Diff_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiffRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).Diff(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_Diff_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).Diff(ctx, req.(*DiffRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_Rollback_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RollbackRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).Rollback(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_Rollback_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).Rollback(ctx, req.(*RollbackRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_Plan_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PlanRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).Plan(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_Plan_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).Plan(ctx, req.(*PlanRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_Rollout_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RolloutRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).Rollout(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_Rollout_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).Rollout(ctx, req.(*RolloutRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_SteerRollout_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SteerRolloutRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).SteerRollout(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_SteerRollout_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).SteerRollout(ctx, req.(*SteerRolloutRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // FleetService_ServiceDesc is the grpc.ServiceDesc for FleetService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -288,6 +544,34 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Drain",
 			Handler:    _FleetService_Drain_Handler,
+		},
+		{
+			MethodName: "History",
+			Handler:    _FleetService_History_Handler,
+		},
+		{
+			MethodName: "Show",
+			Handler:    _FleetService_Show_Handler,
+		},
+		{
+			MethodName: "Diff",
+			Handler:    _FleetService_Diff_Handler,
+		},
+		{
+			MethodName: "Rollback",
+			Handler:    _FleetService_Rollback_Handler,
+		},
+		{
+			MethodName: "Plan",
+			Handler:    _FleetService_Plan_Handler,
+		},
+		{
+			MethodName: "Rollout",
+			Handler:    _FleetService_Rollout_Handler,
+		},
+		{
+			MethodName: "SteerRollout",
+			Handler:    _FleetService_SteerRollout_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

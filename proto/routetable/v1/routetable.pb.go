@@ -30,6 +30,64 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Feature is a part of the protocol that came later. It is not used with a peer that
+// does not name it.
+type Feature int32
+
+const (
+	// Not valid on the wire.
+	Feature_FEATURE_UNSPECIFIED Feature = 0
+	// Chunk.hold, Prepared, Commit and Discard.
+	Feature_FEATURE_PREPARE Feature = 1
+	// ENCODING_DELTA_GZIP and Resend.
+	Feature_FEATURE_DELTA Feature = 2
+	// Heartbeat.traffic, endpoints and samples.
+	Feature_FEATURE_TRAFFIC Feature = 3
+)
+
+// Enum value maps for Feature.
+var (
+	Feature_name = map[int32]string{
+		0: "FEATURE_UNSPECIFIED",
+		1: "FEATURE_PREPARE",
+		2: "FEATURE_DELTA",
+		3: "FEATURE_TRAFFIC",
+	}
+	Feature_value = map[string]int32{
+		"FEATURE_UNSPECIFIED": 0,
+		"FEATURE_PREPARE":     1,
+		"FEATURE_DELTA":       2,
+		"FEATURE_TRAFFIC":     3,
+	}
+)
+
+func (x Feature) Enum() *Feature {
+	p := new(Feature)
+	*p = x
+	return p
+}
+
+func (x Feature) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Feature) Descriptor() protoreflect.EnumDescriptor {
+	return file_routetable_v1_routetable_proto_enumTypes[0].Descriptor()
+}
+
+func (Feature) Type() protoreflect.EnumType {
+	return &file_routetable_v1_routetable_proto_enumTypes[0]
+}
+
+func (x Feature) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Feature.Descriptor instead.
+func (Feature) EnumDescriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{0}
+}
+
 // Source is where a data plane has its route table from.
 type Source int32
 
@@ -67,11 +125,11 @@ func (x Source) String() string {
 }
 
 func (Source) Descriptor() protoreflect.EnumDescriptor {
-	return file_routetable_v1_routetable_proto_enumTypes[0].Descriptor()
+	return file_routetable_v1_routetable_proto_enumTypes[1].Descriptor()
 }
 
 func (Source) Type() protoreflect.EnumType {
-	return &file_routetable_v1_routetable_proto_enumTypes[0]
+	return &file_routetable_v1_routetable_proto_enumTypes[1]
 }
 
 func (x Source) Number() protoreflect.EnumNumber {
@@ -80,7 +138,7 @@ func (x Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Source.Descriptor instead.
 func (Source) EnumDescriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{0}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{1}
 }
 
 // Encoding is how a RouteTable message became the data of its chunks.
@@ -91,6 +149,9 @@ const (
 	Encoding_ENCODING_UNSPECIFIED Encoding = 0
 	// The marshalled RouteTable, compressed with gzip.
 	Encoding_ENCODING_GZIP Encoding = 1
+	// A marshalled RouteTableDelta, compressed with gzip. decoded_size is that of the
+	// delta.
+	Encoding_ENCODING_DELTA_GZIP Encoding = 2
 )
 
 // Enum value maps for Encoding.
@@ -98,10 +159,12 @@ var (
 	Encoding_name = map[int32]string{
 		0: "ENCODING_UNSPECIFIED",
 		1: "ENCODING_GZIP",
+		2: "ENCODING_DELTA_GZIP",
 	}
 	Encoding_value = map[string]int32{
 		"ENCODING_UNSPECIFIED": 0,
 		"ENCODING_GZIP":        1,
+		"ENCODING_DELTA_GZIP":  2,
 	}
 )
 
@@ -116,11 +179,11 @@ func (x Encoding) String() string {
 }
 
 func (Encoding) Descriptor() protoreflect.EnumDescriptor {
-	return file_routetable_v1_routetable_proto_enumTypes[1].Descriptor()
+	return file_routetable_v1_routetable_proto_enumTypes[2].Descriptor()
 }
 
 func (Encoding) Type() protoreflect.EnumType {
-	return &file_routetable_v1_routetable_proto_enumTypes[1]
+	return &file_routetable_v1_routetable_proto_enumTypes[2]
 }
 
 func (x Encoding) Number() protoreflect.EnumNumber {
@@ -129,7 +192,7 @@ func (x Encoding) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Encoding.Descriptor instead.
 func (Encoding) EnumDescriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{1}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{2}
 }
 
 // AccessLogFormat is what a line of the access log looks like.
@@ -173,11 +236,11 @@ func (x AccessLogFormat) String() string {
 }
 
 func (AccessLogFormat) Descriptor() protoreflect.EnumDescriptor {
-	return file_routetable_v1_routetable_proto_enumTypes[2].Descriptor()
+	return file_routetable_v1_routetable_proto_enumTypes[3].Descriptor()
 }
 
 func (AccessLogFormat) Type() protoreflect.EnumType {
-	return &file_routetable_v1_routetable_proto_enumTypes[2]
+	return &file_routetable_v1_routetable_proto_enumTypes[3]
 }
 
 func (x AccessLogFormat) Number() protoreflect.EnumNumber {
@@ -186,7 +249,7 @@ func (x AccessLogFormat) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AccessLogFormat.Descriptor instead.
 func (AccessLogFormat) EnumDescriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{2}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{3}
 }
 
 // RetryOn is a failure that a request is sent again for.
@@ -242,11 +305,11 @@ func (x RetryOn) String() string {
 }
 
 func (RetryOn) Descriptor() protoreflect.EnumDescriptor {
-	return file_routetable_v1_routetable_proto_enumTypes[3].Descriptor()
+	return file_routetable_v1_routetable_proto_enumTypes[4].Descriptor()
 }
 
 func (RetryOn) Type() protoreflect.EnumType {
-	return &file_routetable_v1_routetable_proto_enumTypes[3]
+	return &file_routetable_v1_routetable_proto_enumTypes[4]
 }
 
 func (x RetryOn) Number() protoreflect.EnumNumber {
@@ -255,7 +318,7 @@ func (x RetryOn) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RetryOn.Descriptor instead.
 func (RetryOn) EnumDescriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{3}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{4}
 }
 
 // Policy is a rule for choosing a backend.
@@ -299,11 +362,11 @@ func (x Policy) String() string {
 }
 
 func (Policy) Descriptor() protoreflect.EnumDescriptor {
-	return file_routetable_v1_routetable_proto_enumTypes[4].Descriptor()
+	return file_routetable_v1_routetable_proto_enumTypes[5].Descriptor()
 }
 
 func (Policy) Type() protoreflect.EnumType {
-	return &file_routetable_v1_routetable_proto_enumTypes[4]
+	return &file_routetable_v1_routetable_proto_enumTypes[5]
 }
 
 func (x Policy) Number() protoreflect.EnumNumber {
@@ -312,7 +375,7 @@ func (x Policy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Policy.Descriptor instead.
 func (Policy) EnumDescriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{4}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{5}
 }
 
 // KeyKind is a kind of property of a request.
@@ -360,11 +423,11 @@ func (x KeyKind) String() string {
 }
 
 func (KeyKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_routetable_v1_routetable_proto_enumTypes[5].Descriptor()
+	return file_routetable_v1_routetable_proto_enumTypes[6].Descriptor()
 }
 
 func (KeyKind) Type() protoreflect.EnumType {
-	return &file_routetable_v1_routetable_proto_enumTypes[5]
+	return &file_routetable_v1_routetable_proto_enumTypes[6]
 }
 
 func (x KeyKind) Number() protoreflect.EnumNumber {
@@ -373,7 +436,7 @@ func (x KeyKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use KeyKind.Descriptor instead.
 func (KeyKind) EnumDescriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{5}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{6}
 }
 
 // SubscribeRequest is what a data plane sends.
@@ -388,6 +451,8 @@ type SubscribeRequest struct {
 	//	*SubscribeRequest_Rejected
 	//	*SubscribeRequest_Heartbeat
 	//	*SubscribeRequest_Goodbye
+	//	*SubscribeRequest_Prepared
+	//	*SubscribeRequest_Resend
 	Message       isSubscribeRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -475,6 +540,24 @@ func (x *SubscribeRequest) GetGoodbye() *Goodbye {
 	return nil
 }
 
+func (x *SubscribeRequest) GetPrepared() *Prepared {
+	if x != nil {
+		if x, ok := x.Message.(*SubscribeRequest_Prepared); ok {
+			return x.Prepared
+		}
+	}
+	return nil
+}
+
+func (x *SubscribeRequest) GetResend() *Resend {
+	if x != nil {
+		if x, ok := x.Message.(*SubscribeRequest_Resend); ok {
+			return x.Resend
+		}
+	}
+	return nil
+}
+
 type isSubscribeRequest_Message interface {
 	isSubscribeRequest_Message()
 }
@@ -505,6 +588,16 @@ type SubscribeRequest_Goodbye struct {
 	Goodbye *Goodbye `protobuf:"bytes,5,opt,name=goodbye,proto3,oneof"`
 }
 
+type SubscribeRequest_Prepared struct {
+	// The route table that was sent last with hold is ready to serve requests.
+	Prepared *Prepared `protobuf:"bytes,6,opt,name=prepared,proto3,oneof"`
+}
+
+type SubscribeRequest_Resend struct {
+	// A delta cannot be used; the whole table is wanted.
+	Resend *Resend `protobuf:"bytes,7,opt,name=resend,proto3,oneof"`
+}
+
 func (*SubscribeRequest_Hello) isSubscribeRequest_Message() {}
 
 func (*SubscribeRequest_Applied) isSubscribeRequest_Message() {}
@@ -514,6 +607,10 @@ func (*SubscribeRequest_Rejected) isSubscribeRequest_Message() {}
 func (*SubscribeRequest_Heartbeat) isSubscribeRequest_Message() {}
 
 func (*SubscribeRequest_Goodbye) isSubscribeRequest_Message() {}
+
+func (*SubscribeRequest_Prepared) isSubscribeRequest_Message() {}
+
+func (*SubscribeRequest_Resend) isSubscribeRequest_Message() {}
 
 // SubscribeResponse is what the control plane sends.
 type SubscribeResponse struct {
@@ -526,6 +623,9 @@ type SubscribeResponse struct {
 	//	*SubscribeResponse_Chunk
 	//	*SubscribeResponse_Alive
 	//	*SubscribeResponse_Report
+	//	*SubscribeResponse_Commit
+	//	*SubscribeResponse_Discard
+	//	*SubscribeResponse_Placement
 	Message       isSubscribeResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -604,6 +704,33 @@ func (x *SubscribeResponse) GetReport() *Report {
 	return nil
 }
 
+func (x *SubscribeResponse) GetCommit() *Commit {
+	if x != nil {
+		if x, ok := x.Message.(*SubscribeResponse_Commit); ok {
+			return x.Commit
+		}
+	}
+	return nil
+}
+
+func (x *SubscribeResponse) GetDiscard() *Discard {
+	if x != nil {
+		if x, ok := x.Message.(*SubscribeResponse_Discard); ok {
+			return x.Discard
+		}
+	}
+	return nil
+}
+
+func (x *SubscribeResponse) GetPlacement() *Placement {
+	if x != nil {
+		if x, ok := x.Message.(*SubscribeResponse_Placement); ok {
+			return x.Placement
+		}
+	}
+	return nil
+}
+
 type isSubscribeResponse_Message interface {
 	isSubscribeResponse_Message()
 }
@@ -628,6 +755,21 @@ type SubscribeResponse_Report struct {
 	Report *Report `protobuf:"bytes,4,opt,name=report,proto3,oneof"`
 }
 
+type SubscribeResponse_Commit struct {
+	// The prepared route table is to be put in force now.
+	Commit *Commit `protobuf:"bytes,5,opt,name=commit,proto3,oneof"`
+}
+
+type SubscribeResponse_Discard struct {
+	// The prepared route table is not wanted any more.
+	Discard *Discard `protobuf:"bytes,6,opt,name=discard,proto3,oneof"`
+}
+
+type SubscribeResponse_Placement struct {
+	// Which place the data plane has among the others.
+	Placement *Placement `protobuf:"bytes,7,opt,name=placement,proto3,oneof"`
+}
+
 func (*SubscribeResponse_Current) isSubscribeResponse_Message() {}
 
 func (*SubscribeResponse_Chunk) isSubscribeResponse_Message() {}
@@ -635,6 +777,12 @@ func (*SubscribeResponse_Chunk) isSubscribeResponse_Message() {}
 func (*SubscribeResponse_Alive) isSubscribeResponse_Message() {}
 
 func (*SubscribeResponse_Report) isSubscribeResponse_Message() {}
+
+func (*SubscribeResponse_Commit) isSubscribeResponse_Message() {}
+
+func (*SubscribeResponse_Discard) isSubscribeResponse_Message() {}
+
+func (*SubscribeResponse_Placement) isSubscribeResponse_Message() {}
 
 // Hello says who opens the stream and what it serves at that moment.
 type Hello struct {
@@ -651,7 +799,10 @@ type Hello struct {
 	// host:port; the host may be unspecified.
 	AdminAddress string `protobuf:"bytes,5,opt,name=admin_address,json=adminAddress,proto3" json:"admin_address,omitempty"`
 	// What the data plane serves now.
-	State         *State `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
+	State *State `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
+	// What it understands beyond the first release of this protocol. Unknown ones are
+	// ignored.
+	Features      []Feature `protobuf:"varint,7,rep,packed,name=features,proto3,enum=routetable.v1.Feature" json:"features,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -724,6 +875,13 @@ func (x *Hello) GetAdminAddress() string {
 func (x *Hello) GetState() *State {
 	if x != nil {
 		return x.State
+	}
+	return nil
+}
+
+func (x *Hello) GetFeatures() []Feature {
+	if x != nil {
+		return x.Features
 	}
 	return nil
 }
@@ -967,6 +1125,110 @@ func (x *Problem) GetMessage() string {
 	return ""
 }
 
+// Prepared reports that a route table has been received, verified and compiled, and
+// waits for Commit. The table before goes on serving. It is forgotten when the stream
+// ends.
+type Prepared struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Version that is prepared.
+	Version       string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Prepared) Reset() {
+	*x = Prepared{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Prepared) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Prepared) ProtoMessage() {}
+
+func (x *Prepared) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Prepared.ProtoReflect.Descriptor instead.
+func (*Prepared) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Prepared) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+// Resend asks for a route table as a whole, because it could not be made from its
+// delta.
+type Resend struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Version that is wanted.
+	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// Why the delta could not be used, for people.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Resend) Reset() {
+	*x = Resend{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Resend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Resend) ProtoMessage() {}
+
+func (x *Resend) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Resend.ProtoReflect.Descriptor instead.
+func (*Resend) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Resend) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Resend) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Heartbeat tells the control plane the truth even after lost messages.
 type Heartbeat struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -984,14 +1246,22 @@ type Heartbeat struct {
 	// its order, or none when that has just been told. They were counted after state
 	// was read, so that with a state in which a backend has weight 0 a count of 0 is
 	// final.
-	Watched       []*InFlight `protobuf:"bytes,5,rep,name=watched,proto3" json:"watched,omitempty"`
+	Watched []*InFlight `protobuf:"bytes,5,rep,name=watched,proto3" json:"watched,omitempty"`
+	// What all endpoints together have done; with FEATURE_TRAFFIC it is always set.
+	Traffic *Traffic `protobuf:"bytes,6,opt,name=traffic,proto3" json:"traffic,omitempty"`
+	// Endpoints in use, with the same rules as backends: each once on every stream, and
+	// again when something about it has changed. "none" stands for the requests that no
+	// endpoint took.
+	Endpoints []*EndpointReport `protobuf:"bytes,7,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// Requests chosen at random of those since the heartbeat before; at most 100.
+	Samples       []*Sample `protobuf:"bytes,8,rep,name=samples,proto3" json:"samples,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[7]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1003,7 +1273,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[7]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1016,7 +1286,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{7}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Heartbeat) GetState() *State {
@@ -1054,6 +1324,269 @@ func (x *Heartbeat) GetWatched() []*InFlight {
 	return nil
 }
 
+func (x *Heartbeat) GetTraffic() *Traffic {
+	if x != nil {
+		return x.Traffic
+	}
+	return nil
+}
+
+func (x *Heartbeat) GetEndpoints() []*EndpointReport {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *Heartbeat) GetSamples() []*Sample {
+	if x != nil {
+		return x.Samples
+	}
+	return nil
+}
+
+// Traffic is what a data plane has done since its process started. The counters never
+// go back; whoever compares two of them knows what happened in between.
+type Traffic struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Requests answered, those that no endpoint took included.
+	Requests uint64 `protobuf:"varint,1,opt,name=requests,proto3" json:"requests,omitempty"`
+	// Those answered with a status of 500 or more, by a backend or by the proxy.
+	ServerErrors uint64 `protobuf:"varint,2,opt,name=server_errors,json=serverErrors,proto3" json:"server_errors,omitempty"`
+	// Those of them that the proxy answered because no backend could, or none in time.
+	GatewayErrors uint64 `protobuf:"varint,3,opt,name=gateway_errors,json=gatewayErrors,proto3" json:"gateway_errors,omitempty"`
+	// Requests by their duration, in the buckets of
+	// dataplane_request_duration_seconds: how many were in each (not in it and those
+	// below), the last one for all that took longer.
+	Durations     []uint64 `protobuf:"varint,4,rep,packed,name=durations,proto3" json:"durations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Traffic) Reset() {
+	*x = Traffic{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Traffic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Traffic) ProtoMessage() {}
+
+func (x *Traffic) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Traffic.ProtoReflect.Descriptor instead.
+func (*Traffic) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Traffic) GetRequests() uint64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *Traffic) GetServerErrors() uint64 {
+	if x != nil {
+		return x.ServerErrors
+	}
+	return 0
+}
+
+func (x *Traffic) GetGatewayErrors() uint64 {
+	if x != nil {
+		return x.GatewayErrors
+	}
+	return 0
+}
+
+func (x *Traffic) GetDurations() []uint64 {
+	if x != nil {
+		return x.Durations
+	}
+	return nil
+}
+
+// EndpointReport is one endpoint. The counters start at 0 with the process, and again
+// when the endpoint comes back after it had left the route table.
+type EndpointReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Endpoint string `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// Requests answered.
+	Requests uint64 `protobuf:"varint,2,opt,name=requests,proto3" json:"requests,omitempty"`
+	// Those answered with a status of 500 or more.
+	Failures uint64 `protobuf:"varint,3,opt,name=failures,proto3" json:"failures,omitempty"`
+	// Requests per second since it was looked at for the report before.
+	RequestsPerSecond float64 `protobuf:"fixed64,4,opt,name=requests_per_second,json=requestsPerSecond,proto3" json:"requests_per_second,omitempty"`
+	// Failures per second.
+	FailuresPerSecond float64 `protobuf:"fixed64,5,opt,name=failures_per_second,json=failuresPerSecond,proto3" json:"failures_per_second,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *EndpointReport) Reset() {
+	*x = EndpointReport{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointReport) ProtoMessage() {}
+
+func (x *EndpointReport) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointReport.ProtoReflect.Descriptor instead.
+func (*EndpointReport) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *EndpointReport) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *EndpointReport) GetRequests() uint64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *EndpointReport) GetFailures() uint64 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *EndpointReport) GetRequestsPerSecond() float64 {
+	if x != nil {
+		return x.RequestsPerSecond
+	}
+	return 0
+}
+
+func (x *EndpointReport) GetFailuresPerSecond() float64 {
+	if x != nil {
+		return x.FailuresPerSecond
+	}
+	return 0
+}
+
+// Sample is one request as far as it decides about routing. It never has the query,
+// and no header field but Host.
+type Sample struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Method.
+	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// Host in lower case without a port; empty when there was none.
+	Host string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	// Path in normal form; at most 512 bytes, longer ones are not sampled.
+	Path string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	// Name of the endpoint that took it; empty when none did.
+	Endpoint string `protobuf:"bytes,4,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// How many requests it stands for.
+	Weight        float64 `protobuf:"fixed64,5,opt,name=weight,proto3" json:"weight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sample) Reset() {
+	*x = Sample{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sample) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sample) ProtoMessage() {}
+
+func (x *Sample) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sample.ProtoReflect.Descriptor instead.
+func (*Sample) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Sample) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *Sample) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Sample) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Sample) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *Sample) GetWeight() float64 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
 // BackendReport is one backend of one endpoint. The counters start at 0 with the
 // process, and again when the backend comes back after it had left the route table.
 type BackendReport struct {
@@ -1080,7 +1613,7 @@ type BackendReport struct {
 
 func (x *BackendReport) Reset() {
 	*x = BackendReport{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[8]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +1625,7 @@ func (x *BackendReport) String() string {
 func (*BackendReport) ProtoMessage() {}
 
 func (x *BackendReport) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[8]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +1638,7 @@ func (x *BackendReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendReport.ProtoReflect.Descriptor instead.
 func (*BackendReport) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{8}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *BackendReport) GetEndpoint() string {
@@ -1178,7 +1711,7 @@ type InFlight struct {
 
 func (x *InFlight) Reset() {
 	*x = InFlight{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[9]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1190,7 +1723,7 @@ func (x *InFlight) String() string {
 func (*InFlight) ProtoMessage() {}
 
 func (x *InFlight) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[9]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1203,7 +1736,7 @@ func (x *InFlight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InFlight.ProtoReflect.Descriptor instead.
 func (*InFlight) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{9}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *InFlight) GetUrl() string {
@@ -1229,7 +1762,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[10]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1774,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[10]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1787,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{10}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{15}
 }
 
 // Current says that there is nothing to send.
@@ -1270,7 +1803,7 @@ type Current struct {
 
 func (x *Current) Reset() {
 	*x = Current{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[11]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1815,7 @@ func (x *Current) String() string {
 func (*Current) ProtoMessage() {}
 
 func (x *Current) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[11]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1828,7 @@ func (x *Current) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Current.ProtoReflect.Descriptor instead.
 func (*Current) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{11}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Current) GetVersion() string {
@@ -1325,7 +1858,7 @@ type Alive struct {
 
 func (x *Alive) Reset() {
 	*x = Alive{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[12]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1337,7 +1870,7 @@ func (x *Alive) String() string {
 func (*Alive) ProtoMessage() {}
 
 func (x *Alive) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[12]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1350,7 +1883,7 @@ func (x *Alive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alive.ProtoReflect.Descriptor instead.
 func (*Alive) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{12}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Alive) GetDataPlanes() uint32 {
@@ -1374,7 +1907,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[13]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1386,7 +1919,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[13]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1399,7 +1932,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{13}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Report) GetWatch() []string {
@@ -1414,6 +1947,156 @@ func (x *Report) GetBackends() bool {
 		return x.Backends
 	}
 	return false
+}
+
+// Commit releases the switch to a prepared route table. Applied or Rejected answers
+// it. One about a version that is not prepared is answered with a Heartbeat.
+type Commit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Version to put in force.
+	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// Its revision.
+	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Commit) Reset() {
+	*x = Commit{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Commit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Commit) ProtoMessage() {}
+
+func (x *Commit) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Commit.ProtoReflect.Descriptor instead.
+func (*Commit) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Commit) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Commit) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// Discard takes back a route table that was sent with hold. It is not answered.
+type Discard struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Version that is not wanted.
+	Version       string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Discard) Reset() {
+	*x = Discard{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Discard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Discard) ProtoMessage() {}
+
+func (x *Discard) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Discard.ProtoReflect.Descriptor instead.
+func (*Discard) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Discard) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+// Placement says which of the fleet's data planes this is, so that they do not all
+// begin with the same backend. It is sent before the first route table and whenever
+// it has changed.
+type Placement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Place among the connected data planes, from 0. No two of them have the same.
+	Place         uint32 `protobuf:"varint,1,opt,name=place,proto3" json:"place,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Placement) Reset() {
+	*x = Placement{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Placement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Placement) ProtoMessage() {}
+
+func (x *Placement) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Placement.ProtoReflect.Descriptor instead.
+func (*Placement) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Placement) GetPlace() uint32 {
+	if x != nil {
+		return x.Place
+	}
+	return 0
 }
 
 // Chunk is a part of one encoded route table. The chunks of a table are sent in
@@ -1435,14 +2118,18 @@ type Chunk struct {
 	// before it unpacks it.
 	DecodedSize uint64 `protobuf:"varint,6,opt,name=decoded_size,json=decodedSize,proto3" json:"decoded_size,omitempty"`
 	// The bytes of this part.
-	Data          []byte `protobuf:"bytes,7,opt,name=data,proto3" json:"data,omitempty"`
+	Data []byte `protobuf:"bytes,7,opt,name=data,proto3" json:"data,omitempty"`
+	// The version that a delta starts from; empty with other encodings.
+	Base string `protobuf:"bytes,8,opt,name=base,proto3" json:"base,omitempty"`
+	// Verify and compile the table, answer Prepared, and put it in force only on Commit.
+	Hold          bool `protobuf:"varint,9,opt,name=hold,proto3" json:"hold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[14]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1454,7 +2141,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[14]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1467,7 +2154,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{14}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Chunk) GetVersion() string {
@@ -1519,6 +2206,95 @@ func (x *Chunk) GetData() []byte {
 	return nil
 }
 
+func (x *Chunk) GetBase() string {
+	if x != nil {
+		return x.Base
+	}
+	return ""
+}
+
+func (x *Chunk) GetHold() bool {
+	if x != nil {
+		return x.Hold
+	}
+	return false
+}
+
+// RouteTableDelta is what makes a route table from another one. The result has the
+// version of the chunks, or else the delta is not to be used.
+type RouteTableDelta struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All of the new table but its endpoints.
+	Rest *RouteTable `protobuf:"bytes,1,opt,name=rest,proto3" json:"rest,omitempty"`
+	// Names of endpoints of the base that the new table does not have, sorted.
+	Removed []string `protobuf:"bytes,2,rep,name=removed,proto3" json:"removed,omitempty"`
+	// Endpoints that are new or different, whole, sorted by name.
+	Changed []*Endpoint `protobuf:"bytes,3,rep,name=changed,proto3" json:"changed,omitempty"`
+	// Bytes of the marshalled new table, so that a receiver can refuse it before it
+	// makes it.
+	DecodedSize   uint64 `protobuf:"varint,4,opt,name=decoded_size,json=decodedSize,proto3" json:"decoded_size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RouteTableDelta) Reset() {
+	*x = RouteTableDelta{}
+	mi := &file_routetable_v1_routetable_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RouteTableDelta) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RouteTableDelta) ProtoMessage() {}
+
+func (x *RouteTableDelta) ProtoReflect() protoreflect.Message {
+	mi := &file_routetable_v1_routetable_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RouteTableDelta.ProtoReflect.Descriptor instead.
+func (*RouteTableDelta) Descriptor() ([]byte, []int) {
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RouteTableDelta) GetRest() *RouteTable {
+	if x != nil {
+		return x.Rest
+	}
+	return nil
+}
+
+func (x *RouteTableDelta) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+func (x *RouteTableDelta) GetChanged() []*Endpoint {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
+func (x *RouteTableDelta) GetDecodedSize() uint64 {
+	if x != nil {
+		return x.DecodedSize
+	}
+	return 0
+}
+
 // RouteTable is the whole configuration in compiled form: all defaults are
 // resolved, all names given, endpoints sorted by name.
 type RouteTable struct {
@@ -1551,7 +2327,7 @@ type RouteTable struct {
 
 func (x *RouteTable) Reset() {
 	*x = RouteTable{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[15]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1563,7 +2339,7 @@ func (x *RouteTable) String() string {
 func (*RouteTable) ProtoMessage() {}
 
 func (x *RouteTable) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[15]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1576,7 +2352,7 @@ func (x *RouteTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteTable.ProtoReflect.Descriptor instead.
 func (*RouteTable) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{15}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RouteTable) GetPort() uint32 {
@@ -1657,7 +2433,7 @@ type AccessLog struct {
 
 func (x *AccessLog) Reset() {
 	*x = AccessLog{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[16]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1669,7 +2445,7 @@ func (x *AccessLog) String() string {
 func (*AccessLog) ProtoMessage() {}
 
 func (x *AccessLog) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[16]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1682,7 +2458,7 @@ func (x *AccessLog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessLog.ProtoReflect.Descriptor instead.
 func (*AccessLog) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{16}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AccessLog) GetPath() string {
@@ -1728,7 +2504,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[17]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1740,7 +2516,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[17]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1753,7 +2529,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{17}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Limits) GetMaxHeadBytes() uint32 {
@@ -1862,7 +2638,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[18]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1874,7 +2650,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[18]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1887,7 +2663,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{18}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Endpoint) GetName() string {
@@ -2145,7 +2921,7 @@ type ActiveCheck struct {
 
 func (x *ActiveCheck) Reset() {
 	*x = ActiveCheck{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[19]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2157,7 +2933,7 @@ func (x *ActiveCheck) String() string {
 func (*ActiveCheck) ProtoMessage() {}
 
 func (x *ActiveCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[19]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2170,7 +2946,7 @@ func (x *ActiveCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActiveCheck.ProtoReflect.Descriptor instead.
 func (*ActiveCheck) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{19}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ActiveCheck) GetTcp() bool {
@@ -2277,7 +3053,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[20]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2289,7 +3065,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[20]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2302,7 +3078,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{20}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Header) GetName() string {
@@ -2332,7 +3108,7 @@ type StatusRange struct {
 
 func (x *StatusRange) Reset() {
 	*x = StatusRange{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[21]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2344,7 +3120,7 @@ func (x *StatusRange) String() string {
 func (*StatusRange) ProtoMessage() {}
 
 func (x *StatusRange) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[21]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2357,7 +3133,7 @@ func (x *StatusRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRange.ProtoReflect.Descriptor instead.
 func (*StatusRange) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{21}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StatusRange) GetFirst() uint32 {
@@ -2393,7 +3169,7 @@ type PassiveCheck struct {
 
 func (x *PassiveCheck) Reset() {
 	*x = PassiveCheck{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[22]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2405,7 +3181,7 @@ func (x *PassiveCheck) String() string {
 func (*PassiveCheck) ProtoMessage() {}
 
 func (x *PassiveCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[22]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2418,7 +3194,7 @@ func (x *PassiveCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassiveCheck.ProtoReflect.Descriptor instead.
 func (*PassiveCheck) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{22}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PassiveCheck) GetConsecutiveFailures() uint32 {
@@ -2471,7 +3247,7 @@ type Retry struct {
 
 func (x *Retry) Reset() {
 	*x = Retry{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[23]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2483,7 +3259,7 @@ func (x *Retry) String() string {
 func (*Retry) ProtoMessage() {}
 
 func (x *Retry) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[23]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2496,7 +3272,7 @@ func (x *Retry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retry.ProtoReflect.Descriptor instead.
 func (*Retry) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{23}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Retry) GetAttempts() uint32 {
@@ -2543,7 +3319,7 @@ type LoadBalancing struct {
 
 func (x *LoadBalancing) Reset() {
 	*x = LoadBalancing{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[24]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2555,7 +3331,7 @@ func (x *LoadBalancing) String() string {
 func (*LoadBalancing) ProtoMessage() {}
 
 func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[24]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2568,7 +3344,7 @@ func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadBalancing.ProtoReflect.Descriptor instead.
 func (*LoadBalancing) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{24}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LoadBalancing) GetPolicy() Policy {
@@ -2606,7 +3382,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[25]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2618,7 +3394,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[25]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2631,7 +3407,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{25}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Key) GetKind() KeyKind {
@@ -2661,7 +3437,7 @@ type Queue struct {
 
 func (x *Queue) Reset() {
 	*x = Queue{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[26]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2673,7 +3449,7 @@ func (x *Queue) String() string {
 func (*Queue) ProtoMessage() {}
 
 func (x *Queue) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[26]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2686,7 +3462,7 @@ func (x *Queue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queue.ProtoReflect.Descriptor instead.
 func (*Queue) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{26}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Queue) GetSize() uint32 {
@@ -2721,7 +3497,7 @@ type RateLimit struct {
 
 func (x *RateLimit) Reset() {
 	*x = RateLimit{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[27]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2733,7 +3509,7 @@ func (x *RateLimit) String() string {
 func (*RateLimit) ProtoMessage() {}
 
 func (x *RateLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[27]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2746,7 +3522,7 @@ func (x *RateLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimit.ProtoReflect.Descriptor instead.
 func (*RateLimit) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{27}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RateLimit) GetRequests() uint32 {
@@ -2793,7 +3569,7 @@ type HeaderEdits struct {
 
 func (x *HeaderEdits) Reset() {
 	*x = HeaderEdits{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[28]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2805,7 +3581,7 @@ func (x *HeaderEdits) String() string {
 func (*HeaderEdits) ProtoMessage() {}
 
 func (x *HeaderEdits) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[28]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2818,7 +3594,7 @@ func (x *HeaderEdits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderEdits.ProtoReflect.Descriptor instead.
 func (*HeaderEdits) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{28}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *HeaderEdits) GetSet() []*Header {
@@ -2859,7 +3635,7 @@ type Rewrite struct {
 
 func (x *Rewrite) Reset() {
 	*x = Rewrite{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[29]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2871,7 +3647,7 @@ func (x *Rewrite) String() string {
 func (*Rewrite) ProtoMessage() {}
 
 func (x *Rewrite) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[29]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2884,7 +3660,7 @@ func (x *Rewrite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rewrite.ProtoReflect.Descriptor instead.
 func (*Rewrite) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{29}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Rewrite) GetTo() isRewrite_To {
@@ -2960,7 +3736,7 @@ type Regex struct {
 
 func (x *Regex) Reset() {
 	*x = Regex{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[30]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2972,7 +3748,7 @@ func (x *Regex) String() string {
 func (*Regex) ProtoMessage() {}
 
 func (x *Regex) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[30]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2985,7 +3761,7 @@ func (x *Regex) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Regex.ProtoReflect.Descriptor instead.
 func (*Regex) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{30}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Regex) GetMatch() string {
@@ -3015,7 +3791,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[31]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3027,7 +3803,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[31]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3040,7 +3816,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{31}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Redirect) GetTo() string {
@@ -3073,7 +3849,7 @@ type Respond struct {
 
 func (x *Respond) Reset() {
 	*x = Respond{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[32]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3085,7 +3861,7 @@ func (x *Respond) String() string {
 func (*Respond) ProtoMessage() {}
 
 func (x *Respond) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[32]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3098,7 +3874,7 @@ func (x *Respond) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Respond.ProtoReflect.Descriptor instead.
 func (*Respond) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{32}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Respond) GetStatus() uint32 {
@@ -3135,7 +3911,7 @@ type HeaderMatch struct {
 
 func (x *HeaderMatch) Reset() {
 	*x = HeaderMatch{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[33]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3147,7 +3923,7 @@ func (x *HeaderMatch) String() string {
 func (*HeaderMatch) ProtoMessage() {}
 
 func (x *HeaderMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[33]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3160,7 +3936,7 @@ func (x *HeaderMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderMatch.ProtoReflect.Descriptor instead.
 func (*HeaderMatch) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{33}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *HeaderMatch) GetName() string {
@@ -3194,7 +3970,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[34]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3206,7 +3982,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[34]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3219,7 +3995,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{34}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Backend) GetUrl() string {
@@ -3269,7 +4045,7 @@ type Timeouts struct {
 
 func (x *Timeouts) Reset() {
 	*x = Timeouts{}
-	mi := &file_routetable_v1_routetable_proto_msgTypes[35]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3281,7 +4057,7 @@ func (x *Timeouts) String() string {
 func (*Timeouts) ProtoMessage() {}
 
 func (x *Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_routetable_v1_routetable_proto_msgTypes[35]
+	mi := &file_routetable_v1_routetable_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3294,7 +4070,7 @@ func (x *Timeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeouts.ProtoReflect.Descriptor instead.
 func (*Timeouts) Descriptor() ([]byte, []int) {
-	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{35}
+	return file_routetable_v1_routetable_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Timeouts) GetConnect() *durationpb.Duration {
@@ -3329,20 +4105,25 @@ var File_routetable_v1_routetable_proto protoreflect.FileDescriptor
 
 const file_routetable_v1_routetable_proto_rawDesc = "" +
 	"\n" +
-	"\x1eroutetable/v1/routetable.proto\x12\rroutetable.v1\x1a\x1egoogle/protobuf/duration.proto\"\xa4\x02\n" +
+	"\x1eroutetable/v1/routetable.proto\x12\rroutetable.v1\x1a\x1egoogle/protobuf/duration.proto\"\x8c\x03\n" +
 	"\x10SubscribeRequest\x12,\n" +
 	"\x05hello\x18\x01 \x01(\v2\x14.routetable.v1.HelloH\x00R\x05hello\x122\n" +
 	"\aapplied\x18\x02 \x01(\v2\x16.routetable.v1.AppliedH\x00R\aapplied\x125\n" +
 	"\brejected\x18\x03 \x01(\v2\x17.routetable.v1.RejectedH\x00R\brejected\x128\n" +
 	"\theartbeat\x18\x04 \x01(\v2\x18.routetable.v1.HeartbeatH\x00R\theartbeat\x122\n" +
-	"\agoodbye\x18\x05 \x01(\v2\x16.routetable.v1.GoodbyeH\x00R\agoodbyeB\t\n" +
-	"\amessage\"\xdf\x01\n" +
+	"\agoodbye\x18\x05 \x01(\v2\x16.routetable.v1.GoodbyeH\x00R\agoodbye\x125\n" +
+	"\bprepared\x18\x06 \x01(\v2\x17.routetable.v1.PreparedH\x00R\bprepared\x12/\n" +
+	"\x06resend\x18\a \x01(\v2\x15.routetable.v1.ResendH\x00R\x06resendB\t\n" +
+	"\amessage\"\xfe\x02\n" +
 	"\x11SubscribeResponse\x122\n" +
 	"\acurrent\x18\x01 \x01(\v2\x16.routetable.v1.CurrentH\x00R\acurrent\x12,\n" +
 	"\x05chunk\x18\x02 \x01(\v2\x14.routetable.v1.ChunkH\x00R\x05chunk\x12,\n" +
 	"\x05alive\x18\x03 \x01(\v2\x14.routetable.v1.AliveH\x00R\x05alive\x12/\n" +
-	"\x06report\x18\x04 \x01(\v2\x15.routetable.v1.ReportH\x00R\x06reportB\t\n" +
-	"\amessage\"\x92\x02\n" +
+	"\x06report\x18\x04 \x01(\v2\x15.routetable.v1.ReportH\x00R\x06report\x12/\n" +
+	"\x06commit\x18\x05 \x01(\v2\x15.routetable.v1.CommitH\x00R\x06commit\x122\n" +
+	"\adiscard\x18\x06 \x01(\v2\x16.routetable.v1.DiscardH\x00R\adiscard\x128\n" +
+	"\tplacement\x18\a \x01(\v2\x18.routetable.v1.PlacementH\x00R\tplacementB\t\n" +
+	"\amessage\"\xc6\x02\n" +
 	"\x05Hello\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -3350,7 +4131,8 @@ const file_routetable_v1_routetable_proto_rawDesc = "" +
 	"\x06labels\x18\x03 \x03(\v2 .routetable.v1.Hello.LabelsEntryR\x06labels\x12\x14\n" +
 	"\x05build\x18\x04 \x01(\tR\x05build\x12#\n" +
 	"\radmin_address\x18\x05 \x01(\tR\fadminAddress\x12*\n" +
-	"\x05state\x18\x06 \x01(\v2\x14.routetable.v1.StateR\x05state\x1a9\n" +
+	"\x05state\x18\x06 \x01(\v2\x14.routetable.v1.StateR\x05state\x122\n" +
+	"\bfeatures\x18\a \x03(\x0e2\x16.routetable.v1.FeatureR\bfeatures\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"l\n" +
@@ -3367,13 +4149,38 @@ const file_routetable_v1_routetable_proto_rawDesc = "" +
 	"\bproblems\x18\x03 \x03(\v2\x16.routetable.v1.ProblemR\bproblems\"7\n" +
 	"\aProblem\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\xf2\x01\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"$\n" +
+	"\bPrepared\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\":\n" +
+	"\x06Resend\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x92\x03\n" +
 	"\tHeartbeat\x12*\n" +
 	"\x05state\x18\x01 \x01(\v2\x14.routetable.v1.StateR\x05state\x12%\n" +
 	"\x0erequests_total\x18\x02 \x01(\x04R\rrequestsTotal\x12%\n" +
 	"\x0efailures_total\x18\x03 \x01(\x04R\rfailuresTotal\x128\n" +
 	"\bbackends\x18\x04 \x03(\v2\x1c.routetable.v1.BackendReportR\bbackends\x121\n" +
-	"\awatched\x18\x05 \x03(\v2\x17.routetable.v1.InFlightR\awatched\"\x8c\x02\n" +
+	"\awatched\x18\x05 \x03(\v2\x17.routetable.v1.InFlightR\awatched\x120\n" +
+	"\atraffic\x18\x06 \x01(\v2\x16.routetable.v1.TrafficR\atraffic\x12;\n" +
+	"\tendpoints\x18\a \x03(\v2\x1d.routetable.v1.EndpointReportR\tendpoints\x12/\n" +
+	"\asamples\x18\b \x03(\v2\x15.routetable.v1.SampleR\asamples\"\x8f\x01\n" +
+	"\aTraffic\x12\x1a\n" +
+	"\brequests\x18\x01 \x01(\x04R\brequests\x12#\n" +
+	"\rserver_errors\x18\x02 \x01(\x04R\fserverErrors\x12%\n" +
+	"\x0egateway_errors\x18\x03 \x01(\x04R\rgatewayErrors\x12\x1c\n" +
+	"\tdurations\x18\x04 \x03(\x04R\tdurations\"\xc4\x01\n" +
+	"\x0eEndpointReport\x12\x1a\n" +
+	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x1a\n" +
+	"\brequests\x18\x02 \x01(\x04R\brequests\x12\x1a\n" +
+	"\bfailures\x18\x03 \x01(\x04R\bfailures\x12.\n" +
+	"\x13requests_per_second\x18\x04 \x01(\x01R\x11requestsPerSecond\x12.\n" +
+	"\x13failures_per_second\x18\x05 \x01(\x01R\x11failuresPerSecond\"|\n" +
+	"\x06Sample\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12\x1a\n" +
+	"\bendpoint\x18\x04 \x01(\tR\bendpoint\x12\x16\n" +
+	"\x06weight\x18\x05 \x01(\x01R\x06weight\"\x8c\x02\n" +
 	"\rBackendReport\x12\x1a\n" +
 	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x1a\n" +
@@ -3395,7 +4202,14 @@ const file_routetable_v1_routetable_proto_rawDesc = "" +
 	"dataPlanes\":\n" +
 	"\x06Report\x12\x14\n" +
 	"\x05watch\x18\x01 \x03(\tR\x05watch\x12\x1a\n" +
-	"\bbackends\x18\x02 \x01(\bR\bbackends\"\xd5\x01\n" +
+	"\bbackends\x18\x02 \x01(\bR\bbackends\">\n" +
+	"\x06Commit\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"#\n" +
+	"\aDiscard\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\"!\n" +
+	"\tPlacement\x12\x14\n" +
+	"\x05place\x18\x01 \x01(\rR\x05place\"\xfd\x01\n" +
 	"\x05Chunk\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x14\n" +
@@ -3403,7 +4217,14 @@ const file_routetable_v1_routetable_proto_rawDesc = "" +
 	"\x05count\x18\x04 \x01(\rR\x05count\x123\n" +
 	"\bencoding\x18\x05 \x01(\x0e2\x17.routetable.v1.EncodingR\bencoding\x12!\n" +
 	"\fdecoded_size\x18\x06 \x01(\x04R\vdecodedSize\x12\x12\n" +
-	"\x04data\x18\a \x01(\fR\x04data\"\xb0\x03\n" +
+	"\x04data\x18\a \x01(\fR\x04data\x12\x12\n" +
+	"\x04base\x18\b \x01(\tR\x04base\x12\x12\n" +
+	"\x04hold\x18\t \x01(\bR\x04hold\"\xb0\x01\n" +
+	"\x0fRouteTableDelta\x12-\n" +
+	"\x04rest\x18\x01 \x01(\v2\x19.routetable.v1.RouteTableR\x04rest\x12\x18\n" +
+	"\aremoved\x18\x02 \x03(\tR\aremoved\x121\n" +
+	"\achanged\x18\x03 \x03(\v2\x17.routetable.v1.EndpointR\achanged\x12!\n" +
+	"\fdecoded_size\x18\x04 \x01(\x04R\vdecodedSize\"\xb0\x03\n" +
 	"\n" +
 	"RouteTable\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12:\n" +
@@ -3534,14 +4355,20 @@ const file_routetable_v1_routetable_proto_rawDesc = "" +
 	"\aconnect\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\aconnect\x125\n" +
 	"\bresponse\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bresponse\x12-\n" +
 	"\x04idle\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04idle\x123\n" +
-	"\arequest\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\arequest*D\n" +
+	"\arequest\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\arequest*_\n" +
+	"\aFeature\x12\x17\n" +
+	"\x13FEATURE_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fFEATURE_PREPARE\x10\x01\x12\x11\n" +
+	"\rFEATURE_DELTA\x10\x02\x12\x13\n" +
+	"\x0fFEATURE_TRAFFIC\x10\x03*D\n" +
 	"\x06Source\x12\x16\n" +
 	"\x12SOURCE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSOURCE_STREAM\x10\x01\x12\x0f\n" +
-	"\vSOURCE_DISK\x10\x02*7\n" +
+	"\vSOURCE_DISK\x10\x02*P\n" +
 	"\bEncoding\x12\x18\n" +
 	"\x14ENCODING_UNSPECIFIED\x10\x00\x12\x11\n" +
-	"\rENCODING_GZIP\x10\x01*\x8e\x01\n" +
+	"\rENCODING_GZIP\x10\x01\x12\x17\n" +
+	"\x13ENCODING_DELTA_GZIP\x10\x02*\x8e\x01\n" +
 	"\x0fAccessLogFormat\x12!\n" +
 	"\x1dACCESS_LOG_FORMAT_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ACCESS_LOG_FORMAT_JSON\x10\x01\x12\x1c\n" +
@@ -3581,122 +4408,143 @@ func file_routetable_v1_routetable_proto_rawDescGZIP() []byte {
 	return file_routetable_v1_routetable_proto_rawDescData
 }
 
-var file_routetable_v1_routetable_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_routetable_v1_routetable_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_routetable_v1_routetable_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_routetable_v1_routetable_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_routetable_v1_routetable_proto_goTypes = []any{
-	(Source)(0),                 // 0: routetable.v1.Source
-	(Encoding)(0),               // 1: routetable.v1.Encoding
-	(AccessLogFormat)(0),        // 2: routetable.v1.AccessLogFormat
-	(RetryOn)(0),                // 3: routetable.v1.RetryOn
-	(Policy)(0),                 // 4: routetable.v1.Policy
-	(KeyKind)(0),                // 5: routetable.v1.KeyKind
-	(*SubscribeRequest)(nil),    // 6: routetable.v1.SubscribeRequest
-	(*SubscribeResponse)(nil),   // 7: routetable.v1.SubscribeResponse
-	(*Hello)(nil),               // 8: routetable.v1.Hello
-	(*State)(nil),               // 9: routetable.v1.State
-	(*Applied)(nil),             // 10: routetable.v1.Applied
-	(*Rejected)(nil),            // 11: routetable.v1.Rejected
-	(*Problem)(nil),             // 12: routetable.v1.Problem
-	(*Heartbeat)(nil),           // 13: routetable.v1.Heartbeat
-	(*BackendReport)(nil),       // 14: routetable.v1.BackendReport
-	(*InFlight)(nil),            // 15: routetable.v1.InFlight
-	(*Goodbye)(nil),             // 16: routetable.v1.Goodbye
-	(*Current)(nil),             // 17: routetable.v1.Current
-	(*Alive)(nil),               // 18: routetable.v1.Alive
-	(*Report)(nil),              // 19: routetable.v1.Report
-	(*Chunk)(nil),               // 20: routetable.v1.Chunk
-	(*RouteTable)(nil),          // 21: routetable.v1.RouteTable
-	(*AccessLog)(nil),           // 22: routetable.v1.AccessLog
-	(*Limits)(nil),              // 23: routetable.v1.Limits
-	(*Endpoint)(nil),            // 24: routetable.v1.Endpoint
-	(*ActiveCheck)(nil),         // 25: routetable.v1.ActiveCheck
-	(*Header)(nil),              // 26: routetable.v1.Header
-	(*StatusRange)(nil),         // 27: routetable.v1.StatusRange
-	(*PassiveCheck)(nil),        // 28: routetable.v1.PassiveCheck
-	(*Retry)(nil),               // 29: routetable.v1.Retry
-	(*LoadBalancing)(nil),       // 30: routetable.v1.LoadBalancing
-	(*Key)(nil),                 // 31: routetable.v1.Key
-	(*Queue)(nil),               // 32: routetable.v1.Queue
-	(*RateLimit)(nil),           // 33: routetable.v1.RateLimit
-	(*HeaderEdits)(nil),         // 34: routetable.v1.HeaderEdits
-	(*Rewrite)(nil),             // 35: routetable.v1.Rewrite
-	(*Regex)(nil),               // 36: routetable.v1.Regex
-	(*Redirect)(nil),            // 37: routetable.v1.Redirect
-	(*Respond)(nil),             // 38: routetable.v1.Respond
-	(*HeaderMatch)(nil),         // 39: routetable.v1.HeaderMatch
-	(*Backend)(nil),             // 40: routetable.v1.Backend
-	(*Timeouts)(nil),            // 41: routetable.v1.Timeouts
-	nil,                         // 42: routetable.v1.Hello.LabelsEntry
-	(*durationpb.Duration)(nil), // 43: google.protobuf.Duration
+	(Feature)(0),                // 0: routetable.v1.Feature
+	(Source)(0),                 // 1: routetable.v1.Source
+	(Encoding)(0),               // 2: routetable.v1.Encoding
+	(AccessLogFormat)(0),        // 3: routetable.v1.AccessLogFormat
+	(RetryOn)(0),                // 4: routetable.v1.RetryOn
+	(Policy)(0),                 // 5: routetable.v1.Policy
+	(KeyKind)(0),                // 6: routetable.v1.KeyKind
+	(*SubscribeRequest)(nil),    // 7: routetable.v1.SubscribeRequest
+	(*SubscribeResponse)(nil),   // 8: routetable.v1.SubscribeResponse
+	(*Hello)(nil),               // 9: routetable.v1.Hello
+	(*State)(nil),               // 10: routetable.v1.State
+	(*Applied)(nil),             // 11: routetable.v1.Applied
+	(*Rejected)(nil),            // 12: routetable.v1.Rejected
+	(*Problem)(nil),             // 13: routetable.v1.Problem
+	(*Prepared)(nil),            // 14: routetable.v1.Prepared
+	(*Resend)(nil),              // 15: routetable.v1.Resend
+	(*Heartbeat)(nil),           // 16: routetable.v1.Heartbeat
+	(*Traffic)(nil),             // 17: routetable.v1.Traffic
+	(*EndpointReport)(nil),      // 18: routetable.v1.EndpointReport
+	(*Sample)(nil),              // 19: routetable.v1.Sample
+	(*BackendReport)(nil),       // 20: routetable.v1.BackendReport
+	(*InFlight)(nil),            // 21: routetable.v1.InFlight
+	(*Goodbye)(nil),             // 22: routetable.v1.Goodbye
+	(*Current)(nil),             // 23: routetable.v1.Current
+	(*Alive)(nil),               // 24: routetable.v1.Alive
+	(*Report)(nil),              // 25: routetable.v1.Report
+	(*Commit)(nil),              // 26: routetable.v1.Commit
+	(*Discard)(nil),             // 27: routetable.v1.Discard
+	(*Placement)(nil),           // 28: routetable.v1.Placement
+	(*Chunk)(nil),               // 29: routetable.v1.Chunk
+	(*RouteTableDelta)(nil),     // 30: routetable.v1.RouteTableDelta
+	(*RouteTable)(nil),          // 31: routetable.v1.RouteTable
+	(*AccessLog)(nil),           // 32: routetable.v1.AccessLog
+	(*Limits)(nil),              // 33: routetable.v1.Limits
+	(*Endpoint)(nil),            // 34: routetable.v1.Endpoint
+	(*ActiveCheck)(nil),         // 35: routetable.v1.ActiveCheck
+	(*Header)(nil),              // 36: routetable.v1.Header
+	(*StatusRange)(nil),         // 37: routetable.v1.StatusRange
+	(*PassiveCheck)(nil),        // 38: routetable.v1.PassiveCheck
+	(*Retry)(nil),               // 39: routetable.v1.Retry
+	(*LoadBalancing)(nil),       // 40: routetable.v1.LoadBalancing
+	(*Key)(nil),                 // 41: routetable.v1.Key
+	(*Queue)(nil),               // 42: routetable.v1.Queue
+	(*RateLimit)(nil),           // 43: routetable.v1.RateLimit
+	(*HeaderEdits)(nil),         // 44: routetable.v1.HeaderEdits
+	(*Rewrite)(nil),             // 45: routetable.v1.Rewrite
+	(*Regex)(nil),               // 46: routetable.v1.Regex
+	(*Redirect)(nil),            // 47: routetable.v1.Redirect
+	(*Respond)(nil),             // 48: routetable.v1.Respond
+	(*HeaderMatch)(nil),         // 49: routetable.v1.HeaderMatch
+	(*Backend)(nil),             // 50: routetable.v1.Backend
+	(*Timeouts)(nil),            // 51: routetable.v1.Timeouts
+	nil,                         // 52: routetable.v1.Hello.LabelsEntry
+	(*durationpb.Duration)(nil), // 53: google.protobuf.Duration
 }
 var file_routetable_v1_routetable_proto_depIdxs = []int32{
-	8,  // 0: routetable.v1.SubscribeRequest.hello:type_name -> routetable.v1.Hello
-	10, // 1: routetable.v1.SubscribeRequest.applied:type_name -> routetable.v1.Applied
-	11, // 2: routetable.v1.SubscribeRequest.rejected:type_name -> routetable.v1.Rejected
-	13, // 3: routetable.v1.SubscribeRequest.heartbeat:type_name -> routetable.v1.Heartbeat
-	16, // 4: routetable.v1.SubscribeRequest.goodbye:type_name -> routetable.v1.Goodbye
-	17, // 5: routetable.v1.SubscribeResponse.current:type_name -> routetable.v1.Current
-	20, // 6: routetable.v1.SubscribeResponse.chunk:type_name -> routetable.v1.Chunk
-	18, // 7: routetable.v1.SubscribeResponse.alive:type_name -> routetable.v1.Alive
-	19, // 8: routetable.v1.SubscribeResponse.report:type_name -> routetable.v1.Report
-	42, // 9: routetable.v1.Hello.labels:type_name -> routetable.v1.Hello.LabelsEntry
-	9,  // 10: routetable.v1.Hello.state:type_name -> routetable.v1.State
-	0,  // 11: routetable.v1.State.source:type_name -> routetable.v1.Source
-	12, // 12: routetable.v1.Rejected.problems:type_name -> routetable.v1.Problem
-	9,  // 13: routetable.v1.Heartbeat.state:type_name -> routetable.v1.State
-	14, // 14: routetable.v1.Heartbeat.backends:type_name -> routetable.v1.BackendReport
-	15, // 15: routetable.v1.Heartbeat.watched:type_name -> routetable.v1.InFlight
-	1,  // 16: routetable.v1.Chunk.encoding:type_name -> routetable.v1.Encoding
-	24, // 17: routetable.v1.RouteTable.endpoints:type_name -> routetable.v1.Endpoint
-	23, // 18: routetable.v1.RouteTable.limits:type_name -> routetable.v1.Limits
-	22, // 19: routetable.v1.RouteTable.access_log:type_name -> routetable.v1.AccessLog
-	43, // 20: routetable.v1.RouteTable.resolve_interval:type_name -> google.protobuf.Duration
-	2,  // 21: routetable.v1.AccessLog.format:type_name -> routetable.v1.AccessLogFormat
-	43, // 22: routetable.v1.Limits.header_timeout:type_name -> google.protobuf.Duration
-	43, // 23: routetable.v1.Limits.idle_timeout:type_name -> google.protobuf.Duration
-	39, // 24: routetable.v1.Endpoint.headers:type_name -> routetable.v1.HeaderMatch
-	40, // 25: routetable.v1.Endpoint.pool:type_name -> routetable.v1.Backend
-	41, // 26: routetable.v1.Endpoint.timeouts:type_name -> routetable.v1.Timeouts
-	25, // 27: routetable.v1.Endpoint.active_check:type_name -> routetable.v1.ActiveCheck
-	28, // 28: routetable.v1.Endpoint.passive_check:type_name -> routetable.v1.PassiveCheck
-	29, // 29: routetable.v1.Endpoint.retry:type_name -> routetable.v1.Retry
-	30, // 30: routetable.v1.Endpoint.load_balancing:type_name -> routetable.v1.LoadBalancing
-	32, // 31: routetable.v1.Endpoint.queue:type_name -> routetable.v1.Queue
-	33, // 32: routetable.v1.Endpoint.rate_limit:type_name -> routetable.v1.RateLimit
-	34, // 33: routetable.v1.Endpoint.request_headers:type_name -> routetable.v1.HeaderEdits
-	34, // 34: routetable.v1.Endpoint.response_headers:type_name -> routetable.v1.HeaderEdits
-	35, // 35: routetable.v1.Endpoint.rewrite:type_name -> routetable.v1.Rewrite
-	37, // 36: routetable.v1.Endpoint.redirect:type_name -> routetable.v1.Redirect
-	38, // 37: routetable.v1.Endpoint.respond:type_name -> routetable.v1.Respond
-	26, // 38: routetable.v1.ActiveCheck.headers:type_name -> routetable.v1.Header
-	27, // 39: routetable.v1.ActiveCheck.expect_status:type_name -> routetable.v1.StatusRange
-	43, // 40: routetable.v1.ActiveCheck.interval:type_name -> google.protobuf.Duration
-	43, // 41: routetable.v1.ActiveCheck.timeout:type_name -> google.protobuf.Duration
-	43, // 42: routetable.v1.PassiveCheck.eject_for:type_name -> google.protobuf.Duration
-	3,  // 43: routetable.v1.Retry.on:type_name -> routetable.v1.RetryOn
-	43, // 44: routetable.v1.Retry.per_try_timeout:type_name -> google.protobuf.Duration
-	4,  // 45: routetable.v1.LoadBalancing.policy:type_name -> routetable.v1.Policy
-	31, // 46: routetable.v1.LoadBalancing.key:type_name -> routetable.v1.Key
-	43, // 47: routetable.v1.LoadBalancing.slow_start:type_name -> google.protobuf.Duration
-	5,  // 48: routetable.v1.Key.kind:type_name -> routetable.v1.KeyKind
-	43, // 49: routetable.v1.Queue.timeout:type_name -> google.protobuf.Duration
-	43, // 50: routetable.v1.RateLimit.per:type_name -> google.protobuf.Duration
-	31, // 51: routetable.v1.RateLimit.key:type_name -> routetable.v1.Key
-	26, // 52: routetable.v1.HeaderEdits.set:type_name -> routetable.v1.Header
-	26, // 53: routetable.v1.HeaderEdits.add:type_name -> routetable.v1.Header
-	36, // 54: routetable.v1.Rewrite.regex:type_name -> routetable.v1.Regex
-	26, // 55: routetable.v1.Respond.headers:type_name -> routetable.v1.Header
-	43, // 56: routetable.v1.Timeouts.connect:type_name -> google.protobuf.Duration
-	43, // 57: routetable.v1.Timeouts.response:type_name -> google.protobuf.Duration
-	43, // 58: routetable.v1.Timeouts.idle:type_name -> google.protobuf.Duration
-	43, // 59: routetable.v1.Timeouts.request:type_name -> google.protobuf.Duration
-	6,  // 60: routetable.v1.RouteTableService.Subscribe:input_type -> routetable.v1.SubscribeRequest
-	7,  // 61: routetable.v1.RouteTableService.Subscribe:output_type -> routetable.v1.SubscribeResponse
-	61, // [61:62] is the sub-list for method output_type
-	60, // [60:61] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	9,  // 0: routetable.v1.SubscribeRequest.hello:type_name -> routetable.v1.Hello
+	11, // 1: routetable.v1.SubscribeRequest.applied:type_name -> routetable.v1.Applied
+	12, // 2: routetable.v1.SubscribeRequest.rejected:type_name -> routetable.v1.Rejected
+	16, // 3: routetable.v1.SubscribeRequest.heartbeat:type_name -> routetable.v1.Heartbeat
+	22, // 4: routetable.v1.SubscribeRequest.goodbye:type_name -> routetable.v1.Goodbye
+	14, // 5: routetable.v1.SubscribeRequest.prepared:type_name -> routetable.v1.Prepared
+	15, // 6: routetable.v1.SubscribeRequest.resend:type_name -> routetable.v1.Resend
+	23, // 7: routetable.v1.SubscribeResponse.current:type_name -> routetable.v1.Current
+	29, // 8: routetable.v1.SubscribeResponse.chunk:type_name -> routetable.v1.Chunk
+	24, // 9: routetable.v1.SubscribeResponse.alive:type_name -> routetable.v1.Alive
+	25, // 10: routetable.v1.SubscribeResponse.report:type_name -> routetable.v1.Report
+	26, // 11: routetable.v1.SubscribeResponse.commit:type_name -> routetable.v1.Commit
+	27, // 12: routetable.v1.SubscribeResponse.discard:type_name -> routetable.v1.Discard
+	28, // 13: routetable.v1.SubscribeResponse.placement:type_name -> routetable.v1.Placement
+	52, // 14: routetable.v1.Hello.labels:type_name -> routetable.v1.Hello.LabelsEntry
+	10, // 15: routetable.v1.Hello.state:type_name -> routetable.v1.State
+	0,  // 16: routetable.v1.Hello.features:type_name -> routetable.v1.Feature
+	1,  // 17: routetable.v1.State.source:type_name -> routetable.v1.Source
+	13, // 18: routetable.v1.Rejected.problems:type_name -> routetable.v1.Problem
+	10, // 19: routetable.v1.Heartbeat.state:type_name -> routetable.v1.State
+	20, // 20: routetable.v1.Heartbeat.backends:type_name -> routetable.v1.BackendReport
+	21, // 21: routetable.v1.Heartbeat.watched:type_name -> routetable.v1.InFlight
+	17, // 22: routetable.v1.Heartbeat.traffic:type_name -> routetable.v1.Traffic
+	18, // 23: routetable.v1.Heartbeat.endpoints:type_name -> routetable.v1.EndpointReport
+	19, // 24: routetable.v1.Heartbeat.samples:type_name -> routetable.v1.Sample
+	2,  // 25: routetable.v1.Chunk.encoding:type_name -> routetable.v1.Encoding
+	31, // 26: routetable.v1.RouteTableDelta.rest:type_name -> routetable.v1.RouteTable
+	34, // 27: routetable.v1.RouteTableDelta.changed:type_name -> routetable.v1.Endpoint
+	34, // 28: routetable.v1.RouteTable.endpoints:type_name -> routetable.v1.Endpoint
+	33, // 29: routetable.v1.RouteTable.limits:type_name -> routetable.v1.Limits
+	32, // 30: routetable.v1.RouteTable.access_log:type_name -> routetable.v1.AccessLog
+	53, // 31: routetable.v1.RouteTable.resolve_interval:type_name -> google.protobuf.Duration
+	3,  // 32: routetable.v1.AccessLog.format:type_name -> routetable.v1.AccessLogFormat
+	53, // 33: routetable.v1.Limits.header_timeout:type_name -> google.protobuf.Duration
+	53, // 34: routetable.v1.Limits.idle_timeout:type_name -> google.protobuf.Duration
+	49, // 35: routetable.v1.Endpoint.headers:type_name -> routetable.v1.HeaderMatch
+	50, // 36: routetable.v1.Endpoint.pool:type_name -> routetable.v1.Backend
+	51, // 37: routetable.v1.Endpoint.timeouts:type_name -> routetable.v1.Timeouts
+	35, // 38: routetable.v1.Endpoint.active_check:type_name -> routetable.v1.ActiveCheck
+	38, // 39: routetable.v1.Endpoint.passive_check:type_name -> routetable.v1.PassiveCheck
+	39, // 40: routetable.v1.Endpoint.retry:type_name -> routetable.v1.Retry
+	40, // 41: routetable.v1.Endpoint.load_balancing:type_name -> routetable.v1.LoadBalancing
+	42, // 42: routetable.v1.Endpoint.queue:type_name -> routetable.v1.Queue
+	43, // 43: routetable.v1.Endpoint.rate_limit:type_name -> routetable.v1.RateLimit
+	44, // 44: routetable.v1.Endpoint.request_headers:type_name -> routetable.v1.HeaderEdits
+	44, // 45: routetable.v1.Endpoint.response_headers:type_name -> routetable.v1.HeaderEdits
+	45, // 46: routetable.v1.Endpoint.rewrite:type_name -> routetable.v1.Rewrite
+	47, // 47: routetable.v1.Endpoint.redirect:type_name -> routetable.v1.Redirect
+	48, // 48: routetable.v1.Endpoint.respond:type_name -> routetable.v1.Respond
+	36, // 49: routetable.v1.ActiveCheck.headers:type_name -> routetable.v1.Header
+	37, // 50: routetable.v1.ActiveCheck.expect_status:type_name -> routetable.v1.StatusRange
+	53, // 51: routetable.v1.ActiveCheck.interval:type_name -> google.protobuf.Duration
+	53, // 52: routetable.v1.ActiveCheck.timeout:type_name -> google.protobuf.Duration
+	53, // 53: routetable.v1.PassiveCheck.eject_for:type_name -> google.protobuf.Duration
+	4,  // 54: routetable.v1.Retry.on:type_name -> routetable.v1.RetryOn
+	53, // 55: routetable.v1.Retry.per_try_timeout:type_name -> google.protobuf.Duration
+	5,  // 56: routetable.v1.LoadBalancing.policy:type_name -> routetable.v1.Policy
+	41, // 57: routetable.v1.LoadBalancing.key:type_name -> routetable.v1.Key
+	53, // 58: routetable.v1.LoadBalancing.slow_start:type_name -> google.protobuf.Duration
+	6,  // 59: routetable.v1.Key.kind:type_name -> routetable.v1.KeyKind
+	53, // 60: routetable.v1.Queue.timeout:type_name -> google.protobuf.Duration
+	53, // 61: routetable.v1.RateLimit.per:type_name -> google.protobuf.Duration
+	41, // 62: routetable.v1.RateLimit.key:type_name -> routetable.v1.Key
+	36, // 63: routetable.v1.HeaderEdits.set:type_name -> routetable.v1.Header
+	36, // 64: routetable.v1.HeaderEdits.add:type_name -> routetable.v1.Header
+	46, // 65: routetable.v1.Rewrite.regex:type_name -> routetable.v1.Regex
+	36, // 66: routetable.v1.Respond.headers:type_name -> routetable.v1.Header
+	53, // 67: routetable.v1.Timeouts.connect:type_name -> google.protobuf.Duration
+	53, // 68: routetable.v1.Timeouts.response:type_name -> google.protobuf.Duration
+	53, // 69: routetable.v1.Timeouts.idle:type_name -> google.protobuf.Duration
+	53, // 70: routetable.v1.Timeouts.request:type_name -> google.protobuf.Duration
+	7,  // 71: routetable.v1.RouteTableService.Subscribe:input_type -> routetable.v1.SubscribeRequest
+	8,  // 72: routetable.v1.RouteTableService.Subscribe:output_type -> routetable.v1.SubscribeResponse
+	72, // [72:73] is the sub-list for method output_type
+	71, // [71:72] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_routetable_v1_routetable_proto_init() }
@@ -3710,20 +4558,25 @@ func file_routetable_v1_routetable_proto_init() {
 		(*SubscribeRequest_Rejected)(nil),
 		(*SubscribeRequest_Heartbeat)(nil),
 		(*SubscribeRequest_Goodbye)(nil),
+		(*SubscribeRequest_Prepared)(nil),
+		(*SubscribeRequest_Resend)(nil),
 	}
 	file_routetable_v1_routetable_proto_msgTypes[1].OneofWrappers = []any{
 		(*SubscribeResponse_Current)(nil),
 		(*SubscribeResponse_Chunk)(nil),
 		(*SubscribeResponse_Alive)(nil),
 		(*SubscribeResponse_Report)(nil),
+		(*SubscribeResponse_Commit)(nil),
+		(*SubscribeResponse_Discard)(nil),
+		(*SubscribeResponse_Placement)(nil),
 	}
-	file_routetable_v1_routetable_proto_msgTypes[18].OneofWrappers = []any{
+	file_routetable_v1_routetable_proto_msgTypes[27].OneofWrappers = []any{
 		(*Endpoint_Exact)(nil),
 		(*Endpoint_Prefix)(nil),
 		(*Endpoint_Redirect)(nil),
 		(*Endpoint_Respond)(nil),
 	}
-	file_routetable_v1_routetable_proto_msgTypes[29].OneofWrappers = []any{
+	file_routetable_v1_routetable_proto_msgTypes[38].OneofWrappers = []any{
 		(*Rewrite_Path)(nil),
 		(*Rewrite_Prefix)(nil),
 		(*Rewrite_Regex)(nil),
@@ -3733,8 +4586,8 @@ func file_routetable_v1_routetable_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_routetable_v1_routetable_proto_rawDesc), len(file_routetable_v1_routetable_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   37,
+			NumEnums:      7,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

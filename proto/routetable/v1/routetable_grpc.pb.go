@@ -46,7 +46,11 @@ type RouteTableServiceClient interface {
 	// the data plane still owes an Applied or Rejected for the one before: a slow
 	// data plane skips versions. A version that a data plane has rejected is not
 	// sent to it again until the content changes. The server answers every
-	// Heartbeat with a Heartbeat.
+	// Heartbeat with an Alive.
+	//
+	// A table may be sent as what differs from the one that the data plane serves, and
+	// it may be sent ahead, to be put in force on Commit: both only to data planes that
+	// have named the Feature.
 	//
 	// Both sides ignore message kinds they do not know.
 	Subscribe(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SubscribeRequest, SubscribeResponse], error)
@@ -89,7 +93,11 @@ type RouteTableServiceServer interface {
 	// the data plane still owes an Applied or Rejected for the one before: a slow
 	// data plane skips versions. A version that a data plane has rejected is not
 	// sent to it again until the content changes. The server answers every
-	// Heartbeat with a Heartbeat.
+	// Heartbeat with an Alive.
+	//
+	// A table may be sent as what differs from the one that the data plane serves, and
+	// it may be sent ahead, to be put in force on Commit: both only to data planes that
+	// have named the Feature.
 	//
 	// Both sides ignore message kinds they do not know.
 	Subscribe(grpc.BidiStreamingServer[SubscribeRequest, SubscribeResponse]) error
