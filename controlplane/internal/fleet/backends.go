@@ -17,8 +17,8 @@ import (
 const (
 	// maxRows is over all data planes: some 200 MB.
 	maxRows = 1_000_000
-	// spareRows is by how much a data plane may report more backends than the
-	// desired table has: it may serve another one.
+	// spareRows is by how much a data plane may report more backends than the table
+	// has that it is to run: it may serve another one.
 	spareRows = 1000
 	// maxTroubles is how many reasons are told about one backend.
 	maxTroubles = 10
@@ -49,10 +49,11 @@ type rows struct {
 
 // observe takes the rows of a heartbeat.
 func (f *Fleet) observe(s *session, reports []*routetablev1.BackendReport) {
-	desired := f.desired.Load()
-	if len(reports) == 0 || desired == nil {
+	goal := f.goal.Load()
+	if len(reports) == 0 || goal == nil {
 		return
 	}
+	t := goal.of(s)
 	s.rows.mu.Lock()
 	defer s.rows.mu.Unlock()
 	if s.rows.closed {
@@ -64,12 +65,12 @@ func (f *Fleet) observe(s *session, reports []*routetablev1.BackendReport) {
 	for _, r := range reports {
 		key := backendKey{r.GetEndpoint(), r.GetUrl()}
 		if _, known := s.rows.of[key]; !known {
-			if len(s.rows.of) >= desired.backends+spareRows || f.rows.Load() >= maxRows {
+			if len(s.rows.of) >= t.backends+spareRows || f.rows.Load() >= maxRows {
 				f.crowded.Store(true)
 				continue
 			}
 			f.rows.Add(1)
-			key, _ = desired.backend(key)
+			key, _ = t.backend(key)
 		}
 		s.rows.of[key] = row{
 			requests: r.GetRequests(), failures: r.GetFailures(), inFlight: r.GetInFlight(),
@@ -165,7 +166,7 @@ func (f *Fleet) reporting() []*session {
 // listed, 0 means all. It returns nil when the desired table has no such endpoint.
 func (f *Fleet) Backends(endpoint string, limit int) *fleetv1.BackendsResponse {
 	f.mu.Lock()
-	desired, sessions, drained := f.desired.Load(), f.reporting(), f.drained
+	desired, sessions, drained := f.Desired(), f.reporting(), f.drained
 	f.mu.Unlock()
 
 	sums := map[backendKey]*backendSum{}

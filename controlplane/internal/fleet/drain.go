@@ -79,13 +79,13 @@ func (f *Fleet) countDrained() int {
 }
 
 // draining describes the drained backends. f.mu is held.
-func (f *Fleet) draining(desired *Table, now time.Time) []*fleetv1.DrainedBackend {
+func (f *Fleet) draining(goal *Goal, now time.Time) []*fleetv1.DrainedBackend {
 	list := make([]*fleetv1.DrainedBackend, 0, len(f.drained))
 	for _, d := range f.drained {
 		b := &fleetv1.DrainedBackend{Url: d.URL, Configured: d.Configured}
 		for id := range f.sessions {
 			for _, s := range f.visible(id) {
-				f.hold(b, s, desired, now)
+				f.hold(b, s, goal, now)
 			}
 		}
 		slices.SortFunc(b.Holders, func(a, b *fleetv1.DrainHolder) int { return strings.Compare(a.GetId(), b.GetId()) })
@@ -95,11 +95,11 @@ func (f *Fleet) draining(desired *Table, now time.Time) []*fleetv1.DrainedBacken
 }
 
 // hold adds a session to what is known about a drained backend. Nothing is in flight
-// for good when it has said so about the desired version, in which the backend gets
-// nothing, and has applied no other version since. f.mu is held.
-func (f *Fleet) hold(b *fleetv1.DrainedBackend, s *session, desired *Table, now time.Time) {
+// for good when it has said so about the version that it is to run, in which the
+// backend gets nothing, and has applied no other version since. f.mu is held.
+func (f *Fleet) hold(b *fleetv1.DrainedBackend, s *session, goal *Goal, now time.Time) {
 	n, known := s.toldOf[b.GetUrl()]
-	told := known && desired != nil && s.toldUnder == desired.Version && f.state(s, desired, now) == stateApplied
+	told := known && f.settled(s, goal, now) && s.toldUnder == s.version
 	if s.connected && n > 0 {
 		b.InFlight += n
 		b.DataPlanes++

@@ -80,9 +80,9 @@ type Fleet struct {
 	opts    Options
 	metrics *metrics
 
-	// desired is the one pointer that all streams follow. It is stored with mu
-	// held and loaded freely.
-	desired atomic.Pointer[Table]
+	// goal is the one pointer that all streams follow. It is stored with mu held and
+	// loaded freely.
+	goal atomic.Pointer[Goal]
 
 	mu sync.Mutex
 	// sessions by id, in the order of registration: any number that are
@@ -110,15 +110,23 @@ func New(opts Options) *Fleet {
 	}
 }
 
+// Goal returns what is to run where, nil before the first Publish.
+func (f *Fleet) Goal() *Goal { return f.goal.Load() }
+
 // Desired returns the desired table, nil before the first Publish.
-func (f *Fleet) Desired() *Table { return f.desired.Load() }
+func (f *Fleet) Desired() *Table {
+	if g := f.Goal(); g != nil {
+		return g.Table
+	}
+	return nil
+}
 
 // Publish makes the content the desired one and returns its table. When it is
 // the desired one already, nothing changes and changed is false. The caller
 // has validated the content and leaves it alone from now on.
 func (f *Fleet) Publish(rt *routetablev1.RouteTable) (t *Table, changed bool, err error) {
 	version := routetable.Version(rt)
-	if cur := f.desired.Load(); cur != nil && cur.Version == version {
+	if cur := f.Desired(); cur != nil && cur.Version == version {
 		return cur, false, nil
 	}
 	// Encoding a large table takes a third of a second: not under the lock.
@@ -128,7 +136,9 @@ func (f *Fleet) Publish(rt *routetablev1.RouteTable) (t *Table, changed bool, er
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.swap(t.withRevision(f.nextRevision(version))), true, nil
+	t = t.withRevision(f.nextRevision(version))
+	f.aim(newGoal(t))
+	return t, true, nil
 }
 
 // OfferAgain sends the desired table once more to the data planes that have
@@ -137,10 +147,10 @@ func (f *Fleet) Publish(rt *routetablev1.RouteTable) (t *Table, changed bool, er
 func (f *Fleet) OfferAgain() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	desired := f.desired.Load()
+	goal := f.goal.Load()
 	for _, sessions := range f.sessions {
 		for _, s := range sessions {
-			if s.parked == desired.Version {
+			if s.parked == goal.of(s).Version {
 				s.unpark()
 				s.poke()
 			}
@@ -150,7 +160,7 @@ func (f *Fleet) OfferAgain() {
 
 // nextRevision returns the revision of a new desired version.
 func (f *Fleet) nextRevision(version string) uint64 {
-	if cur := f.desired.Load(); cur != nil {
+	if cur := f.Desired(); cur != nil {
 		return cur.Revision + 1
 	}
 	if version == f.opts.Version {
@@ -159,21 +169,13 @@ func (f *Fleet) nextRevision(version string) uint64 {
 	return f.opts.Revision + 1
 }
 
-// swap stores the desired table and wakes all streams. f.mu is held.
-func (f *Fleet) swap(t *Table) *Table {
-	if old := f.desired.Swap(t); old != nil {
-		close(old.superseded)
-	}
-	return t
-}
-
 // adopt continues the count of a control plane before this one, so that revisions
 // never go back: when the data plane reports the desired version under a higher
 // revision, that is its revision; when it reports another version under a revision
 // that is not lower, the desired version is the change after it. Every stream is
 // told of it, so that one stream can cause it only once. f.mu is held.
 func (f *Fleet) adopt(s *session) {
-	cur := f.desired.Load()
+	cur := f.Desired()
 	if s.lifted || cur == nil || s.version == "" || s.revision > maxAdopted {
 		return
 	}
@@ -185,7 +187,7 @@ func (f *Fleet) adopt(s *session) {
 		return
 	}
 	s.lifted = true
-	f.swap(cur.withRevision(revision))
+	f.replace(cur.withRevision(revision))
 	f.opts.Log.Info("revision continued from a data plane", "id", s.id, "revision", revision, "version", cur.Version)
 }
 
@@ -251,17 +253,18 @@ func (f *Fleet) remove(s *session) {
 // Sweep forgets the data planes that vanished long ago and logs, once, those
 // that have gone silent. It is to be called every few seconds.
 func (f *Fleet) Sweep() {
-	for _, s := range f.sweep() {
-		f.prune(s, f.desired.Load())
+	goal := f.goal.Load()
+	for _, s := range f.sweep(goal) {
+		f.prune(s, goal.of(s))
 	}
 }
 
 // sweep does what Sweep has to do with the lock held, and returns the sessions that
-// run the desired version.
-func (f *Fleet) sweep() (converged []*session) {
+// run what they are to run by the goal.
+func (f *Fleet) sweep(goal *Goal) (converged []*session) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now, desired := f.opts.Now(), f.desired.Load()
+	now := f.opts.Now()
 	for _, sessions := range f.sessions {
 		for _, s := range slices.Clone(sessions) {
 			if !s.connected {
@@ -274,13 +277,13 @@ func (f *Fleet) sweep() (converged []*session) {
 			if f.silent(s, now) {
 				f.count(s, false)
 			}
-			state := f.state(s, desired, now)
-			if state == stateApplied {
+			state := f.state(s, goal, now)
+			if f.settled(s, goal, now) {
 				converged = append(converged, s)
 			}
 			stale := state == stateStale
 			if stale && !s.toldStale {
-				f.opts.Log.Warn("data plane is stale", "id", s.id, "session", s.sessionID, "error", f.trouble(s, desired, now))
+				f.opts.Log.Warn("data plane is stale", "id", s.id, "session", s.sessionID, "error", f.trouble(s, goal, now))
 			}
 			s.toldStale = stale
 		}
@@ -384,42 +387,42 @@ func (f *Fleet) heartbeat(s *session, h *routetablev1.Heartbeat) error {
 type step int
 
 const (
-	stepWait    step = iota // nothing, until the session wakes or the table is superseded
+	stepWait    step = iota // nothing, until the session wakes or the goal is superseded
 	stepAlive               // answer a heartbeat, or tell the number of data planes
 	stepReport              // ask for a heartbeat
-	stepCurrent             // tell that the desired table runs there already
-	stepTable               // send the desired table
+	stepCurrent             // tell that its table runs there already
+	stepTable               // send its table
 )
 
-// next decides what to do for the session, and returns the desired table it
-// decided by. What it asks for is noted as done, except for stepAlive, which takeAlive
+// next decides what to do for the session, and returns the goal it decided by. What it asks for is noted as done, except for stepAlive, which takeAlive
 // notes, and stepTable, which begin notes once there is a slot to send in.
-func (f *Fleet) next(s *session) (step, *Table) {
+func (f *Fleet) next(s *session) (step, *Goal) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t := f.desired.Load()
+	g := f.goal.Load()
+	t := g.of(s)
 	switch settled := s.flight != nil || s.parked == t.Version || s.version == t.Version && s.told == t; {
 	case (settled || s.aliveOwed) && f.owesAlive(s):
-		return stepAlive, t
+		return stepAlive, g
 	case s.askOwed:
 		s.askOwed = false
-		return stepReport, t
+		return stepReport, g
 	case settled:
-		return stepWait, t
+		return stepWait, g
 	case s.version != t.Version:
-		return stepTable, t
+		return stepTable, g
 	}
 	s.told = t
 	s.unpark()
-	return stepCurrent, t
+	return stepCurrent, g
 }
 
-// begin puts the desired table in flight to the session, or returns nil when
-// there is none to send any more.
+// begin puts the table that the session's data plane is to run in flight to it, or
+// returns nil when there is none to send any more.
 func (f *Fleet) begin(s *session) *Table {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t := f.desired.Load()
+	t := f.goal.Load().of(s)
 	if !s.connected || s.flight != nil || s.version == t.Version || s.parked == t.Version {
 		return nil
 	}

@@ -204,17 +204,17 @@ func endOf(err error) error {
 	return err
 }
 
-// send brings the data plane to the desired table, again and again. It is the
+// send brings the data plane to its table, again and again. It is the
 // only one to send on the stream.
 func (st *stream) send() {
 	for {
-		todo, t := st.server.fleet.next(st.session)
+		todo, goal := st.server.fleet.next(st.session)
 		var err error
 		switch todo {
 		case stepWait:
 			select {
 			case <-st.session.wake:
-			case <-t.Superseded():
+			case <-goal.Superseded():
 			case <-st.ctx.Done():
 				return
 			}
@@ -226,7 +226,7 @@ func (st *stream) send() {
 			}})
 		case stepCurrent:
 			err = st.write(&routetablev1.SubscribeResponse{Message: &routetablev1.SubscribeResponse_Current{
-				Current: &routetablev1.Current{Version: t.Version, Revision: t.Revision},
+				Current: &routetablev1.Current{Version: goal.of(st.session).Version, Revision: goal.of(st.session).Revision},
 			}})
 		case stepTable:
 			err = st.sendTable()
@@ -238,8 +238,8 @@ func (st *stream) send() {
 	}
 }
 
-// sendTable waits for a slot and sends the desired table, as far as it stays
-// the desired one. It returns early when the session has something else to do.
+// sendTable waits for a slot and sends the data plane's table, as far as it stays
+// that. It returns early when the session has something else to do.
 func (st *stream) sendTable() error {
 	slots := st.server.slots
 	select {
@@ -259,11 +259,9 @@ func (st *stream) sendTable() error {
 	}
 	for i, f := range t.frames {
 		if i > 0 {
-			select {
-			case <-t.Superseded():
+			if st.server.fleet.goal.Load().of(st.session) != t {
 				st.server.fleet.abandon(st.session)
 				return nil
-			default:
 			}
 			if err := st.writeAlive(); err != nil {
 				return err

@@ -81,6 +81,7 @@ func TestPublishingTheSameContentChangesNothing(t *testing.T) {
 	if err != nil || !changed || first.Revision != 1 {
 		t.Fatalf("first: revision %d changed %t error %v", first.Revision, changed, err)
 	}
+	goal := f.Goal()
 	second, changed, err := f.Publish(table(1))
 	if err != nil || changed || second != first {
 		t.Errorf("again: changed %t error %v", changed, err)
@@ -90,9 +91,9 @@ func TestPublishingTheSameContentChangesNothing(t *testing.T) {
 		t.Errorf("other: revision %d changed %t", third.Revision, changed)
 	}
 	select {
-	case <-first.Superseded():
+	case <-goal.Superseded():
 	default:
-		t.Error("the first is not superseded")
+		t.Error("the first goal is not superseded")
 	}
 }
 

@@ -26,7 +26,7 @@ const chunkSize = 256 << 10
 const gzipLevel = 4
 
 // Table is one published route table with all that is sent of it. It is
-// immutable, except that superseded is closed once.
+// immutable.
 type Table struct {
 	// Version is what data planes compute from the content.
 	Version string
@@ -37,15 +37,10 @@ type Table struct {
 	// Proto is the content. Nobody changes it.
 	Proto *routetablev1.RouteTable
 
-	backends   int // in all pools
-	frames     []*frame
-	payload    payload
-	superseded chan struct{}
+	backends int // in all pools
+	frames   []*frame
+	payload  payload
 }
-
-// Superseded is closed as soon as a newer table, or the same one with a higher
-// revision, is the desired one.
-func (t *Table) Superseded() <-chan struct{} { return t.superseded }
 
 // endpoint returns the endpoint with a name, nil when there is none.
 func (t *Table) endpoint(name string) *routetablev1.Endpoint {
@@ -111,7 +106,6 @@ func newTable(rt *routetablev1.RouteTable, version string, accepted time.Time) (
 func (t *Table) withRevision(revision uint64) *Table {
 	n := *t
 	n.Revision = revision
-	n.superseded = make(chan struct{})
 	n.frames = chunkFrames(&n)
 	return &n
 }

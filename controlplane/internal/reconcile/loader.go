@@ -351,7 +351,7 @@ func (l *Loader) CatchUp(ctx context.Context, most time.Duration) bool {
 func (l *Loader) Status() *fleetv1.StatusResponse {
 	last := l.last.Load()
 	view := l.fleet.Observe()
-	t := view.Desired
+	t := view.Goal.Table
 	return &fleetv1.StatusResponse{
 		RunId:    l.run,
 		Version:  t.Version,

@@ -1,0 +1,43 @@
+package fleet
+
+// Goal says which table each data plane is to run. It is immutable, except that
+// superseded is closed once, when another goal takes its place.
+type Goal struct {
+	// Table is the desired one: what every data plane runs in the end.
+	Table *Table
+	// Base is what data planes run that are not chosen yet; nil: all are.
+	Base *Table
+	// Chosen are the ids of those that run Table although there is a Base.
+	Chosen map[string]bool
+
+	superseded chan struct{}
+}
+
+// newGoal returns the goal that every data plane runs the table.
+func newGoal(t *Table) *Goal { return &Goal{Table: t, superseded: make(chan struct{})} }
+
+// Superseded is closed as soon as there is another goal.
+func (g *Goal) Superseded() <-chan struct{} { return g.superseded }
+
+// of returns the table that the session's data plane is to run.
+func (g *Goal) of(s *session) *Table {
+	if g.Base == nil || g.Chosen[s.id] {
+		return g.Table
+	}
+	return g.Base
+}
+
+// aim makes a goal the one that all streams follow, and wakes them. f.mu is held.
+func (f *Fleet) aim(g *Goal) {
+	if old := f.goal.Swap(g); old != nil {
+		close(old.superseded)
+	}
+}
+
+// replace makes t the desired table and leaves the rest of the goal as it is.
+// f.mu is held.
+func (f *Fleet) replace(t *Table) {
+	g := *f.goal.Load()
+	g.Table, g.superseded = t, make(chan struct{})
+	f.aim(&g)
+}
