@@ -53,6 +53,7 @@ type rule struct {
 var pure = []string{
 	"controlplane/internal/config",
 	"controlplane/internal/compile",
+	"controlplane/internal/places",
 	"proto/routetable",
 	"dataplane/internal/http1",
 	"dataplane/internal/table",

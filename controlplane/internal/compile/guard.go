@@ -2,9 +2,9 @@ package compile
 
 import (
 	"fmt"
-	"iter"
 	"strings"
 
+	"reverseproxy/controlplane/internal/places"
 	"reverseproxy/proto/routetable"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
@@ -87,47 +87,19 @@ func CheckDrop(old, new *routetablev1.RouteTable, ack string, force bool) error 
 	return &DropError{Dropped: dropped, Of: of, Left: left, Version: version, Acknowledged: ack}
 }
 
-// place is what clients know an endpoint by.
-type place struct {
-	host string // empty: any
-	path string // in the configuration's notation
-}
-
-// places yields each host pattern of an endpoint with its path.
-func places(e *routetablev1.Endpoint) iter.Seq[place] {
-	return func(yield func(place) bool) {
-		var path string
-		switch p := e.GetPath().(type) {
-		case *routetablev1.Endpoint_Exact:
-			path = routetable.From(p.Exact, false)
-		case *routetablev1.Endpoint_Prefix:
-			path = routetable.From(p.Prefix, true)
-		}
-		if len(e.GetHosts()) == 0 {
-			yield(place{path: path})
-			return
-		}
-		for _, host := range e.GetHosts() {
-			if !yield(place{host, path}) {
-				return
-			}
-		}
-	}
-}
-
 // droppedEndpoints returns the names of old's endpoints that are not in new, in
 // old's order.
 func droppedEndpoints(old, new *routetablev1.RouteTable) []string {
-	kept := make(map[place]struct{}, len(new.GetEndpoints()))
+	kept := make(map[places.Place]struct{}, len(new.GetEndpoints()))
 	for _, e := range new.GetEndpoints() {
-		for p := range places(e) {
+		for p := range places.Of(e) {
 			kept[p] = struct{}{}
 		}
 	}
 	var dropped []string
 	for _, e := range old.GetEndpoints() {
 		found := false
-		for p := range places(e) {
+		for p := range places.Of(e) {
 			if _, found = kept[p]; found {
 				break
 			}
