@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"reverseproxy/proto/routetable"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
@@ -125,18 +124,18 @@ func (f *Fleet) Desired() *Table {
 // the desired one already, nothing changes and changed is false. The caller
 // has validated the content and leaves it alone from now on.
 func (f *Fleet) Publish(rt *routetablev1.RouteTable) (t *Table, changed bool, err error) {
-	version := routetable.Version(rt)
-	if cur := f.Desired(); cur != nil && cur.Version == version {
-		return cur, false, nil
-	}
-	// Encoding a large table takes a third of a second: not under the lock.
-	t, err = newTable(rt, version, f.opts.Now())
+	t, err = f.encode(rt)
 	if err != nil {
 		return nil, false, err
 	}
+	if cur := f.Desired(); cur != nil && cur.Version == t.Version {
+		return cur, false, nil
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t = t.withRevision(f.nextRevision(version))
+	anew := *t
+	anew.Accepted = f.opts.Now()
+	t = anew.withRevision(f.nextRevision(t.Version))
 	f.aim(newGoal(t))
 	return t, true, nil
 }
@@ -347,10 +346,12 @@ func (f *Fleet) applied(s *session, version string, revision uint64, source rout
 	s.flight, s.told = nil, t
 	f.metrics.pushes.WithLabelValues(pushApplied).Inc()
 	// A data plane that was not there when the change was accepted has been
-	// converging only since it came.
+	// converging only since it came, and one that had to wait for its step since then.
 	start := t.Accepted
-	if s.since.After(start) {
-		start = s.since
+	for _, later := range []time.Time{s.since, f.goal.Load().since} {
+		if later.After(start) {
+			start = later
+		}
 	}
 	f.metrics.convergence.Observe(max(0, f.opts.Now().Sub(start)).Seconds())
 	f.opts.Log.Info("data plane applied", "id", s.id, "version", version, "revision", revision)

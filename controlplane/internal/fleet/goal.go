@@ -1,5 +1,7 @@
 package fleet
 
+import "time"
+
 // Goal says which table each data plane is to run. It is immutable, except that
 // superseded is closed once, when another goal takes its place.
 type Goal struct {
@@ -10,6 +12,8 @@ type Goal struct {
 	// Chosen are the ids of those that run Table although there is a Base.
 	Chosen map[string]bool
 
+	// since is when the step of a roll-out began; zero when there was none.
+	since      time.Time
 	superseded chan struct{}
 }
 
@@ -25,6 +29,19 @@ func (g *Goal) of(s *session) *Table {
 		return g.Table
 	}
 	return g.Base
+}
+
+// having returns the table of the goal that has a version, nil when there is none.
+func (g *Goal) having(version string) *Table {
+	switch {
+	case g == nil:
+		return nil
+	case g.Table.Version == version:
+		return g.Table
+	case g.Base != nil && g.Base.Version == version:
+		return g.Base
+	}
+	return nil
 }
 
 // aim makes a goal the one that all streams follow, and wakes them. f.mu is held.

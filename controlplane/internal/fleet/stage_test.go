@@ -1,0 +1,219 @@
+package fleet_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"reverseproxy/controlplane/internal/fleet"
+	routetablev1 "reverseproxy/proto/routetable/v1"
+)
+
+// stage makes a step of a roll-out the goal.
+func (s *server) stage(t *testing.T, stage fleet.Stage) *fleet.Goal {
+	t.Helper()
+	g, err := s.fleet.Stage(stage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// joinAt opens a stream of a data plane that runs a table.
+func (s *server) joinAt(t *testing.T, id string, runs *fleet.Table) *player {
+	t.Helper()
+	p := s.open(t)
+	p.hello(t, &routetablev1.Hello{Id: id, SessionId: "1", State: &routetablev1.State{Version: runs.Version, Revision: runs.Revision}})
+	return p
+}
+
+// wantCurrent receives that the data plane runs its table already.
+func (p *player) wantCurrent(t *testing.T, want *fleet.Table) {
+	t.Helper()
+	if m := p.recv(t); m.GetCurrent().GetVersion() != want.Version || m.GetCurrent().GetRevision() != want.Revision {
+		t.Fatalf("got %v, want that version %s, revision %d, is current", m, want.Version, want.Revision)
+	}
+}
+
+// wantTable receives a table and says that it is applied.
+func (p *player) wantTable(t *testing.T, want *fleet.Table) {
+	t.Helper()
+	if _, c := p.recvTable(t); c.GetVersion() != want.Version || c.GetRevision() != want.Revision {
+		t.Fatalf("got version %s, revision %d, want %s, %d", c.GetVersion(), c.GetRevision(), want.Version, want.Revision)
+	}
+	p.applied(t, want.Version, want.Revision)
+}
+
+// wantNothing asks for a sign of life, before which there is to be nothing else.
+func (p *player) wantNothing(t *testing.T, runs *fleet.Table) {
+	t.Helper()
+	if more := p.alive(t, runs.Version); len(more) > 0 {
+		t.Fatalf("got %v, want nothing", more)
+	}
+}
+
+func TestAStageIsForTheChosen(t *testing.T) {
+	s := start(t, fleet.Options{}, fleet.ServerOptions{})
+	base := s.publish(t, table(1))
+	a, b := s.joinAt(t, "a", base), s.joinAt(t, "b", base)
+	a.wantCurrent(t, base)
+	b.wantCurrent(t, base)
+
+	g := s.stage(t, fleet.Stage{Table: table(2), Base: table(1), Chosen: map[string]bool{"a": true}})
+	if g.Table.Revision != 2 || g.Base != base {
+		t.Errorf("revision %d from %d, want 2 from 1, which stays as it was", g.Table.Revision, g.Base.Revision)
+	}
+	a.wantTable(t, g.Table)
+	s.waitState(t, "a", "applied")
+	b.wantNothing(t, base)
+	s.waitState(t, "b", "pending")
+
+	// Who comes now gets what its group has.
+	c := s.join(t, "c", "1", "")
+	c.wantTable(t, base)
+	a.close()
+	s.waitState(t, "a", "disconnected")
+	a = s.joinAt(t, "a", base)
+	a.wantTable(t, g.Table)
+	c.close()
+	s.waitState(t, "c", "disconnected")
+	c = s.joinAt(t, "c", g.Table)
+	c.wantTable(t, base)
+
+	s.fleet.Choose(map[string]bool{"a": true, "b": true}, false)
+	b.wantTable(t, g.Table)
+	a.wantNothing(t, g.Table)
+	c.wantNothing(t, base)
+	s.fleet.Choose(nil, true)
+	c.wantTable(t, g.Table)
+	b.wantNothing(t, g.Table)
+	d := s.join(t, "d", "1", "")
+	d.wantTable(t, g.Table)
+	for _, id := range []string{"a", "b", "c", "d"} {
+		s.waitState(t, id, "applied")
+	}
+}
+
+func TestAStageIsTakenBackByANewRevisionOfItsBase(t *testing.T) {
+	s := start(t, fleet.Options{}, fleet.ServerOptions{})
+	base := s.publish(t, table(1))
+	a, b := s.joinAt(t, "a", base), s.joinAt(t, "b", base)
+	a.wantCurrent(t, base)
+	b.wantCurrent(t, base)
+	g := s.stage(t, fleet.Stage{Table: table(2), Base: table(1), Chosen: map[string]bool{"a": true}})
+	a.wantTable(t, g.Table)
+	back := s.publish(t, table(1))
+	if back.Revision != 3 || back.Version != base.Version {
+		t.Errorf("revision %d, version %s, want 3 and the version of the base", back.Revision, back.Version)
+	}
+	a.wantTable(t, back)
+	b.wantCurrent(t, back)
+	s.waitState(t, "a", "applied")
+	s.waitState(t, "b", "applied")
+}
+
+func TestAStageSupersedesAnother(t *testing.T) {
+	s := start(t, fleet.Options{}, fleet.ServerOptions{})
+	base := s.publish(t, table(1))
+	a := s.joinAt(t, "a", base)
+	a.wantCurrent(t, base)
+	first := s.stage(t, fleet.Stage{Table: table(2), Base: table(1), Chosen: map[string]bool{"a": true}})
+	a.wantTable(t, first.Table)
+	second := s.stage(t, fleet.Stage{Table: table(3), Base: table(1), Chosen: map[string]bool{"a": true}})
+	if second.Table.Revision != 3 || second.Base != base {
+		t.Errorf("revision %d from %d, want 3 from 1", second.Table.Revision, second.Base.Revision)
+	}
+	a.wantTable(t, second.Table) // and the base was not between
+	s.waitState(t, "a", "applied")
+}
+
+// What is drained during a roll-out is drained in both tables.
+func TestBothTablesOfAStageChange(t *testing.T) {
+	s := start(t, fleet.Options{}, fleet.ServerOptions{})
+	base := s.publish(t, table(1))
+	a, b := s.joinAt(t, "a", base), s.joinAt(t, "b", base)
+	a.wantCurrent(t, base)
+	b.wantCurrent(t, base)
+	chosen := map[string]bool{"a": true}
+	first := s.stage(t, fleet.Stage{Table: table(2), Base: table(1), Chosen: chosen})
+	a.wantTable(t, first.Table)
+
+	both := s.stage(t, fleet.Stage{Table: table(4), Base: table(3), Chosen: chosen})
+	if both.Base.Revision != 3 || both.Table.Revision != 4 {
+		t.Errorf("revisions %d and %d, want 3 and 4", both.Base.Revision, both.Table.Revision)
+	}
+	a.wantTable(t, both.Table)
+	b.wantTable(t, both.Base)
+
+	only := s.stage(t, fleet.Stage{Table: table(4), Base: table(5), Chosen: chosen})
+	if only.Base.Revision != 5 || only.Table.Revision != 6 || only.Table.Version != both.Table.Version {
+		t.Errorf("revisions %d and %d, want 5 and 6 of the same version", only.Base.Revision, only.Table.Revision)
+	}
+	a.wantCurrent(t, only.Table)
+	b.wantTable(t, only.Base)
+
+	// Nobody's report is taken for that of another control plane's data plane.
+	a.wantNothing(t, only.Table)
+	b.wantNothing(t, only.Base)
+	if got := s.fleet.Goal(); got != only {
+		t.Errorf("revision %d, want that it has stayed %d", got.Table.Revision, only.Table.Revision)
+	}
+}
+
+func TestAStageContinuesThatOfTheLastRun(t *testing.T) {
+	published := fleet.New(fleet.Options{})
+	base, _, _ := published.Publish(table(1))
+	candidate, _, _ := published.Publish(table(2))
+	base.Revision, candidate.Revision = 7, 9
+	s := start(t, fleet.Options{Version: candidate.Version, Revision: 9}, fleet.ServerOptions{})
+	g := s.stage(t, fleet.Stage{
+		Table: table(2), Base: table(1), Revision: 9, BaseRevision: 7, Chosen: map[string]bool{"a": true},
+	})
+	if g.Table.Revision != 9 || g.Base.Revision != 7 {
+		t.Errorf("revisions %d from %d, want 9 from 7", g.Table.Revision, g.Base.Revision)
+	}
+	a, b := s.joinAt(t, "a", candidate), s.joinAt(t, "b", base)
+	a.wantCurrent(t, g.Table)
+	b.wantCurrent(t, g.Base)
+	if next := s.publish(t, table(3)); next.Revision != 10 {
+		t.Errorf("the next revision is %d, want 10", next.Revision)
+	}
+}
+
+// convergenceSum returns the sum of the histogram of convergence, in seconds.
+func convergenceSum(t *testing.T, f *fleet.Fleet) float64 {
+	t.Helper()
+	r := prometheus.NewRegistry()
+	r.MustRegister(f)
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() == "controlplane_convergence_seconds" {
+			return family.GetMetric()[0].GetHistogram().GetSampleSum()
+		}
+	}
+	t.Fatal("no convergence")
+	return 0
+}
+
+func TestConvergenceBeginsWithTheStep(t *testing.T) {
+	c := newClock()
+	s := start(t, fleet.Options{Now: c.Now, SilenceLimit: time.Hour}, fleet.ServerOptions{})
+	base := s.publish(t, table(1))
+	a, b := s.joinAt(t, "a", base), s.joinAt(t, "b", base)
+	a.wantCurrent(t, base)
+	b.wantCurrent(t, base)
+	g := s.stage(t, fleet.Stage{Table: table(2), Base: table(1), Chosen: map[string]bool{"a": true}})
+	a.wantTable(t, g.Table)
+	s.waitState(t, "a", "applied")
+	c.Advance(time.Minute)
+	s.fleet.Choose(nil, true)
+	b.wantTable(t, g.Table)
+	s.waitState(t, "b", "applied")
+	if got := convergenceSum(t, s.fleet); got != 0 {
+		t.Errorf("sum is %v s, want 0: b has not converged while it waited for its step", got)
+	}
+}
