@@ -113,6 +113,13 @@ var rules = []rule{
 		deny:   []string{"google.golang.org/grpc/..."},
 	},
 	{
+		name:   "TLS in identity only",
+		reason: "one place decides who is believed",
+		in:     []string{"..."},
+		except: []string{"proto/identity"},
+		deny:   []string{"crypto/tls"},
+	},
+	{
 		name:   "pure packages",
 		reason: "bytes or values in, values out: no sockets, files, processes or loggers, so that every behaviour is a plain test",
 		in:     pure,
