@@ -6,8 +6,9 @@
 
 # Time for each fuzz target of `make fuzz`.
 FUZZTIME ?= 30s
-# Which cells `make bench` measures (all if empty), in how many rounds, of how many
-# seconds, and further flags; BENCHFLAGS=--help lists cells and flags.
+# Which cells `make bench` and `make bench-fleet` measure (all if empty), `make bench` in
+# how many rounds, of how many seconds, and further flags; BENCHFLAGS=--help lists cells
+# and flags.
 CELLS ?=
 ROUNDS ?= 5
 SECONDS ?= 2
@@ -38,7 +39,7 @@ GO_FILES = $$(find . -name '*.go' -not -path './build/*')
 BUF_AGAINST = $$(git describe --tags --abbrev=0 2>/dev/null || git rev-parse --quiet --verify HEAD~1 2>/dev/null)
 
 .NOTPARALLEL:
-.PHONY: help build run test unit coverage e2e e2e-portable format lint generate fuzz bench microbench clean \
+.PHONY: help build run test unit coverage e2e e2e-portable format lint generate fuzz bench bench-fleet microbench clean \
 	deps check-format check-vet check-lint check-proto check-generated
 
 help: ## print this list
@@ -95,6 +96,11 @@ bench: deps build ## beside nginx and HAProxy, 15 minutes; CELLS=c64,close ROUND
 	@[ "$$(uname -s)" = Linux ] || { echo "make bench needs Linux" >&2; exit 1; }
 	CGO_ENABLED=0 $(GO) build -trimpath -o build/bench/ ./e2e/bench/relay ./e2e/bench/openloop
 	@$(PYTHON) -B -m e2e.bench --cells "$(CELLS)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)" $(BENCHFLAGS)
+
+bench-fleet: deps build ## 1,000 and 10,000 simulated data planes, 5 minutes; CELLS=1k-1k,storm for a part
+	@[ "$$(uname -s)" = Linux ] || { echo "make bench-fleet needs Linux" >&2; exit 1; }
+	CGO_ENABLED=0 $(GO) build -trimpath -o build/bench/ ./e2e/bench/dataplanes
+	@$(PYTHON) -B -m e2e.bench.fleet --cells "$(CELLS)" $(BENCHFLAGS)
 
 microbench: ## Go benchmarks; BENCH=regexp, COUNT=6 for benchstat
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./...

@@ -6,17 +6,22 @@ import pathlib
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 
 from e2e.bench.children import ALL
 from e2e.harness.processes import BUILD
 
 
-def describe(command: str) -> list[str]:
+# What `make bench` compares.
+PROXIES = [[str(BUILD / "dataplane"), "--version"], ["nginx", "-v"], ["haproxy", "-v"], ["wrk", "-v"]]
+
+
+def describe(command: str, programs: Sequence[list[str]] = PROXIES) -> list[str]:
     """Lines for the head of the report."""
     return [
         "date      %s" % datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "machine   %s, %d CPUs, %.0f GB, %s %s" % (_cpu(), len(ALL), _memory(), platform.system(), platform.release()),
-        "versions  %s" % ", ".join(map(_first, ([str(BUILD / "dataplane"), "--version"], ["nginx", "-v"], ["haproxy", "-v"], ["wrk", "-v"]))),
+        "versions  %s" % ", ".join(map(_first, programs)),
         "command   %s" % command,
     ]
 
