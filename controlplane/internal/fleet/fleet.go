@@ -90,6 +90,7 @@ type Fleet struct {
 	// live is how many of them are, and announcing that the streams are to be told.
 	live       uint32
 	announcing bool
+	places     places
 	// drained are the backends that are watched, sorted by URL; the slice is not
 	// changed.
 	drained []Drained
@@ -203,6 +204,7 @@ func (f *Fleet) connect(h *routetablev1.Hello, peer string) (*session, error) {
 	}
 	now := f.opts.Now()
 	s.connected, s.since, s.lastContact = true, now, now
+	f.seat(s)
 	f.sessions[s.id] = append(slices.DeleteFunc(f.sessions[s.id], func(o *session) bool { return !o.connected }), s)
 	for _, o := range f.sessions[s.id] {
 		f.count(o, o == s) // until it speaks, another is this one's past
@@ -226,6 +228,7 @@ func (f *Fleet) disconnect(s *session, reason string) {
 		return // it said goodbye
 	}
 	s.connected = false
+	f.places.vacate(s)
 	f.discard(s)
 	s.lastContact = f.opts.Now()
 	f.count(s, false)
@@ -241,6 +244,7 @@ func (f *Fleet) disconnect(s *session, reason string) {
 
 // remove forgets the session. f.mu is held.
 func (f *Fleet) remove(s *session) {
+	f.places.leave(s)
 	rest := slices.DeleteFunc(f.sessions[s.id], func(o *session) bool { return o == s })
 	if len(rest) == 0 {
 		delete(f.sessions, s.id)
@@ -307,6 +311,9 @@ func (f *Fleet) handle(s *session, m *routetablev1.SubscribeRequest) (done bool,
 	}
 	s.lastContact = f.opts.Now()
 	f.count(s, true)
+	if s.place == noPlace {
+		f.places.take(s) // a newer session has its place, and it is not the past
+	}
 	switch m := m.GetMessage().(type) {
 	case *routetablev1.SubscribeRequest_Hello:
 		return false, errors.New("a second hello on one stream")
@@ -388,21 +395,26 @@ func (f *Fleet) heartbeat(s *session, h *routetablev1.Heartbeat) error {
 type step int
 
 const (
-	stepWait    step = iota // nothing, until the session wakes or the goal is superseded
-	stepAlive               // answer a heartbeat, or tell the number of data planes
-	stepReport              // ask for a heartbeat
-	stepCurrent             // tell that its table runs there already
-	stepTable               // send its table
+	stepWait      step = iota // nothing, until the session wakes or the goal is superseded
+	stepPlacement             // tell it its place
+	stepAlive                 // answer a heartbeat, or tell the number of data planes
+	stepReport                // ask for a heartbeat
+	stepCurrent               // tell that its table runs there already
+	stepTable                 // send its table
 )
 
-// next decides what to do for the session, and returns the goal it decided by. What it asks for is noted as done, except for stepAlive, which takeAlive
-// notes, and stepTable, which begin notes once there is a slot to send in.
+// next decides what to do for the session, and returns the goal it decided by. What it
+// asks for is noted as done, except for stepPlacement and stepAlive, which
+// takePlacement and takeAlive note, and stepTable, which begin notes once there is a
+// slot to send in.
 func (f *Fleet) next(s *session) (step, *Goal) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	g := f.goal.Load()
 	t := g.of(s)
 	switch settled := s.flight != nil || s.parked == t.Version || s.version == t.Version && s.told == t; {
+	case s.owesPlacement():
+		return stepPlacement, g
 	case (settled || s.aliveOwed) && f.owesAlive(s):
 		return stepAlive, g
 	case s.askOwed:

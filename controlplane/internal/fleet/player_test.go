@@ -217,13 +217,18 @@ func (p *player) heartbeat(t *testing.T, version string, requests uint64) {
 	}})
 }
 
+// recv receives the next message that is not about its place.
 func (p *player) recv(t *testing.T) *routetablev1.SubscribeResponse {
 	t.Helper()
-	m, err := p.stream.Recv()
-	if err != nil {
-		t.Fatalf("receive: %v", err)
+	for {
+		m, err := p.stream.Recv()
+		if err != nil {
+			t.Fatalf("receive: %v", err)
+		}
+		if m.GetPlacement() == nil {
+			return m
+		}
 	}
-	return m
 }
 
 // recvEnd receives until the stream ends and returns why.

@@ -218,6 +218,8 @@ func (st *stream) send() {
 			case <-st.ctx.Done():
 				return
 			}
+		case stepPlacement:
+			err = st.write(st.server.fleet.takePlacement(st.session))
 		case stepAlive:
 			err = st.writeAlive()
 		case stepReport:

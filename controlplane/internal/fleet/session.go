@@ -55,6 +55,9 @@ type session struct {
 	parked  string
 	reasons string
 
+	// place is the one in Fleet.places, toldPlace the one that it was told last.
+	place, toldPlace int
+
 	live bool // counted in Fleet.live
 	// aliveOwed: a heartbeat is to be answered.
 	aliveOwed bool
@@ -106,6 +109,8 @@ func newSession(h *routetablev1.Hello, peer string) (*session, error) {
 		version:   h.GetState().GetVersion(),
 		revision:  h.GetState().GetRevision(),
 		source:    h.GetState().GetSource(),
+		place:     noPlace,
+		toldPlace: noPlace,
 		wake:      make(chan struct{}, 1),
 	}, nil
 }
