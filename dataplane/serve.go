@@ -88,7 +88,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 		ControlPlanes: s.controlPlanes, ID: id, Labels: s.labels, Build: build(),
 		AdminAddress: adminServer.Addr().String(), Activator: activator, Store: subscribe.NewStore(stateDir),
 		Quietly: func(size uint64, work func()) { quietly(size, activator.InForce() != nil, work) },
-		Fleet:   &state.Fleet, Metrics: set, Log: log,
+		Fleet:   &state.Fleet, Place: &state.Place, Metrics: set, Log: log,
 	})
 	registry.MustRegister(set, watcher, writer, activator, subscriber, buildInfo(), threadsGauge(threads), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

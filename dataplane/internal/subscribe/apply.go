@@ -51,6 +51,7 @@ func (s *Subscriber) submit(t task) {
 // Restore puts the table of an earlier run in force, when there is one. Whatever
 // is wrong with it is logged: the control plane will send another.
 func (s *Subscriber) Restore() {
+	s.restorePlace()
 	o, err := s.o.Store.load()
 	if err != nil {
 		s.o.Log.Error("stored route table ignored", "file", s.o.Store.Path(), "error", err)
@@ -63,6 +64,31 @@ func (s *Subscriber) Restore() {
 	s.apply(task{version: o.version, revision: o.revision, offer: o, source: activate.Disk})
 }
 
+// restorePlace takes the place of an earlier run: data planes of one host that start
+// together spread without a control plane, too.
+func (s *Subscriber) restorePlace() {
+	place, err := s.o.Store.loadPlace()
+	if err != nil {
+		s.o.Log.Error("stored place ignored", "error", err)
+		return
+	}
+	s.placed = place
+	s.o.Place.Store(place)
+}
+
+// savePlace keeps the place on disk unless it is there. Without it the first requests
+// of the next start spread less evenly, that is all: it is tried once.
+func (s *Subscriber) savePlace() {
+	place := s.o.Place.Load()
+	if place == s.placed {
+		return
+	}
+	s.placed = place
+	if err := s.o.Store.savePlace(place); err != nil {
+		s.o.Log.Warn("place not stored", "error", err)
+	}
+}
+
 // applyTasks works off tasks until ctx ends.
 func (s *Subscriber) applyTasks(ctx context.Context) {
 	again := time.NewTicker(s.o.Heartbeat)
@@ -73,7 +99,9 @@ func (s *Subscriber) applyTasks(ctx context.Context) {
 			return
 		case t := <-s.tasks:
 			s.apply(t)
+			s.savePlace()
 		case <-again.C:
+			s.savePlace()
 			if s.unsaved != nil {
 				s.save(s.unsaved)
 			}

@@ -220,6 +220,8 @@ func (x *session) receive(address string) error {
 			x.alive(m.Alive.GetDataPlanes())
 		case *routetablev1.SubscribeResponse_Report:
 			x.ask(m.Report)
+		case *routetablev1.SubscribeResponse_Placement:
+			x.s.o.Place.Store(m.Placement.GetPlace())
 		default:
 			// Kinds of a later release are ignored.
 		}

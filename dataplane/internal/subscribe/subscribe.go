@@ -43,6 +43,9 @@ type Options struct {
 	Quietly func(size uint64, work func())
 	// Fleet is told how many data planes there are; nil: nobody is.
 	Fleet *limit.Fleet
+	// Place is where the data plane's place among the others is stored; nil: nobody
+	// wants to know.
+	Place *atomic.Uint32
 	// Metrics are what is reported about requests.
 	Metrics *metrics.Set
 	Log     *slog.Logger
@@ -72,6 +75,8 @@ type Subscriber struct {
 	waiting *task
 	// refused is the version that was refused last, and why.
 	refused string
+	// placed is the place that is on disk.
+	placed uint32
 
 	connected     atomic.Bool
 	lastContact   atomic.Int64 // Unix milliseconds; 0 is never
@@ -89,6 +94,9 @@ func New(o Options) *Subscriber {
 	}
 	if o.Fleet == nil {
 		o.Fleet = new(limit.Fleet)
+	}
+	if o.Place == nil {
+		o.Place = new(atomic.Uint32)
 	}
 	return &Subscriber{o: o, tasks: make(chan task, 1)}
 }

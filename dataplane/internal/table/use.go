@@ -26,7 +26,10 @@ type State struct {
 	Backends *backend.Registry
 	Metrics  *metrics.Set
 	// Fleet is what rates are divided by.
-	Fleet   limit.Fleet
+	Fleet limit.Fleet
+	// Place is where the cycles of pools begin that are new here: the data planes of a
+	// fleet, which have one each, do not all begin with the same backend.
+	Place   atomic.Uint32
 	Watcher Watcher // nil: nobody is told
 	// OnPanic is called when nobody in the pool of an endpoint is usable any more, and
 	// when that has ended; refuses: requests are refused meanwhile, instead of given to
@@ -184,6 +187,7 @@ func (e *Endpoint) join(s *State, counters *metrics.Endpoint, addresses []string
 		p.names = p.names || b.Name != nil
 	}
 	turns := new(atomic.Uint64)
+	turns.Store(uint64(s.Place.Load()))
 	var known []*Member
 	if before != nil {
 		if before.Pool.sameCycle(p) {
