@@ -95,6 +95,7 @@ func finite(x float64) float64 {
 
 // discard gives up what a session has reported; it is over.
 func (f *Fleet) discard(s *session) {
+	s.traffic.Close()
 	s.rows.mu.Lock()
 	defer s.rows.mu.Unlock()
 	f.rows.Add(-int64(len(s.rows.of)))

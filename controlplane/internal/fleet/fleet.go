@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"reverseproxy/controlplane/internal/traffic"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
@@ -78,6 +79,7 @@ func (o Options) withDefaults() Options {
 type Fleet struct {
 	opts    Options
 	metrics *metrics
+	traffic *traffic.Store
 
 	// goal is the one pointer that all streams follow. It is stored with mu held and
 	// loaded freely.
@@ -103,12 +105,17 @@ type Fleet struct {
 
 // New returns a fleet without a desired table and without data planes.
 func New(opts Options) *Fleet {
+	opts = opts.withDefaults()
 	return &Fleet{
-		opts:     opts.withDefaults(),
+		opts:     opts,
 		metrics:  newMetrics(),
+		traffic:  traffic.New(opts.Now),
 		sessions: map[string][]*session{},
 	}
 }
+
+// Traffic returns what the data planes have reported about requests.
+func (f *Fleet) Traffic() *traffic.Store { return f.traffic }
 
 // Goal returns what is to run where, nil before the first Publish.
 func (f *Fleet) Goal() *Goal { return f.goal.Load() }
@@ -204,6 +211,7 @@ func (f *Fleet) connect(h *routetablev1.Hello, peer string) (*session, error) {
 	}
 	now := f.opts.Now()
 	s.connected, s.since, s.lastContact = true, now, now
+	s.traffic = f.traffic.Session(s.id)
 	f.seat(s)
 	f.sessions[s.id] = append(slices.DeleteFunc(f.sessions[s.id], func(o *session) bool { return !o.connected }), s)
 	for _, o := range f.sessions[s.id] {
@@ -260,6 +268,7 @@ func (f *Fleet) Sweep() {
 	for _, s := range f.sweep(goal) {
 		f.prune(s, goal.of(s))
 	}
+	f.traffic.Sweep()
 }
 
 // sweep does what Sweep has to do with the lock held, and returns the sessions that
@@ -304,6 +313,7 @@ func (f *Fleet) handle(s *session, m *routetablev1.SubscribeRequest) (done bool,
 		return false, err
 	}
 	f.observe(s, m.GetHeartbeat().GetBackends())
+	s.traffic.Observe(m.GetHeartbeat(), f.opts.Now())
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !s.connected {

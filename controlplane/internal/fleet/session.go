@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode"
 
+	"reverseproxy/controlplane/internal/traffic"
 	"reverseproxy/proto/routetable"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
@@ -19,11 +20,12 @@ const (
 	maxLabelBytes = 256
 	maxProblems   = 20
 	maxProblem    = 1000
-	maxReports    = 10_000 // about backends, in one heartbeat
+	maxReports    = 10_000 // about backends or endpoints, in one heartbeat
+	maxSamples    = 1000
 )
 
 // session is one stream of one data plane, or what is left of the last one.
-// Fleet.mu guards all fields but wake, which is made once, and rows.
+// Fleet.mu guards all fields but wake and traffic, which are made once, and rows.
 type session struct {
 	id, sessionID string
 	labels        map[string]string
@@ -72,7 +74,8 @@ type session struct {
 	toldOf    map[string]uint64
 	toldUnder string
 
-	rows rows
+	rows    rows
+	traffic *traffic.Session
 	// wake tells the stream's sender that there may be something to do.
 	wake chan struct{}
 }
@@ -168,11 +171,18 @@ func checkHeartbeat(h *routetablev1.Heartbeat) error {
 	if err := checkText("heartbeat: state.version", h.GetState().GetVersion(), maxText); err != nil {
 		return err
 	}
-	if n := len(h.GetBackends()); n > maxReports {
-		return fmt.Errorf("heartbeat: %d backends, at most %d are allowed", n, maxReports)
-	}
-	if n := len(h.GetWatched()); n > MaxDrained {
-		return fmt.Errorf("heartbeat: %d watched backends, at most %d are allowed", n, MaxDrained)
+	for _, l := range []struct {
+		name     string
+		n, limit int
+	}{
+		{"backends", len(h.GetBackends()), maxReports},
+		{"watched backends", len(h.GetWatched()), MaxDrained},
+		{"endpoints", len(h.GetEndpoints()), maxReports},
+		{"samples", len(h.GetSamples()), maxSamples},
+	} {
+		if l.n > l.limit {
+			return fmt.Errorf("heartbeat: %d %s, at most %d are allowed", l.n, l.name, l.limit)
+		}
 	}
 	for _, b := range h.GetBackends() {
 		for _, f := range []struct {
