@@ -50,10 +50,6 @@ type Options struct {
 	// ForgetAfter is how long a data plane that vanished without a goodbye is
 	// remembered, and waited for.
 	ForgetAfter time.Duration
-	// Version and Revision are those of the last run: the first table that is
-	// published continues from them.
-	Version  string
-	Revision uint64
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
 	// Log gets every change in a data plane's state; nothing when nil.
@@ -128,24 +124,16 @@ func (f *Fleet) Desired() *Table {
 	return nil
 }
 
-// Publish makes the content the desired one and returns its table. When it is
-// the desired one already, nothing changes and changed is false. The caller
-// has validated the content and leaves it alone from now on.
-func (f *Fleet) Publish(rt *routetablev1.RouteTable) (t *Table, changed bool, err error) {
-	t, err = f.encode(rt)
-	if err != nil {
-		return nil, false, err
-	}
-	if cur := f.Desired(); cur != nil && cur.Version == t.Version {
-		return cur, false, nil
-	}
+// Publish makes a table the desired one and returns it. Revisions only grow: when they
+// were continued from a data plane since the table was made, it gets the next.
+func (f *Fleet) Publish(t *Table) *Table {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	anew := *t
-	anew.Accepted = f.opts.Now()
-	t = anew.withRevision(f.nextRevision(t.Version))
+	if cur := f.Desired(); cur != nil && cur.Revision >= t.Revision {
+		t = t.withRevision(cur.Revision + 1)
+	}
 	f.aim(newGoal(t))
-	return t, true, nil
+	return t
 }
 
 // OfferAgain sends the desired table once more to the data planes that have
@@ -163,17 +151,6 @@ func (f *Fleet) OfferAgain() {
 			}
 		}
 	}
-}
-
-// nextRevision returns the revision of a new desired version.
-func (f *Fleet) nextRevision(version string) uint64 {
-	if cur := f.Desired(); cur != nil {
-		return cur.Revision + 1
-	}
-	if version == f.opts.Version {
-		return max(f.opts.Revision, 1)
-	}
-	return f.opts.Revision + 1
 }
 
 // adopt continues the count of a control plane before this one, so that revisions

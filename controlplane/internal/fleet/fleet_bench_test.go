@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -37,9 +38,7 @@ func BenchmarkPublish(b *testing.B) {
 			f := fleet.New(fleet.Options{})
 			tables := []*routetablev1.RouteTable{endpoints(n, 0), endpoints(n, 1)}
 			for i := 0; b.Loop(); i++ {
-				if _, _, err := f.Publish(tables[i%2]); err != nil {
-					b.Fatal(err)
-				}
+				publish(b, f, tables[i%2], time.Now())
 			}
 		})
 	}
@@ -63,9 +62,7 @@ func distribute(b *testing.B, planes, n int) {
 	}
 	f := fleet.New(fleet.Options{})
 	tables := []*routetablev1.RouteTable{endpoints(n, 0), endpoints(n, 1)}
-	if _, _, err := f.Publish(tables[1]); err != nil {
-		b.Fatal(err)
-	}
+	publish(b, f, tables[1], time.Now())
 	service := fleet.NewServer(f, fleet.ServerOptions{})
 	g := grpc.NewServer(fleet.GRPCOptions()...)
 	routetablev1.RegisterRouteTableServiceServer(g, service)
@@ -90,9 +87,7 @@ func distribute(b *testing.B, planes, n int) {
 	}
 	wait()
 	for i := 0; b.Loop(); i++ {
-		if _, _, err := f.Publish(tables[i%2]); err != nil {
-			b.Fatal(err)
-		}
+		publish(b, f, tables[i%2], time.Now())
 		wait()
 	}
 	service.Stop()

@@ -84,6 +84,7 @@ type server struct {
 	fleet   *fleet.Fleet
 	service *fleet.Server
 	addr    string
+	now     func() time.Time
 }
 
 func start(t *testing.T, o fleet.Options, so fleet.ServerOptions) *server {
@@ -92,7 +93,10 @@ func start(t *testing.T, o fleet.Options, so fleet.ServerOptions) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{fleet: fleet.New(o), addr: lis.Addr().String()}
+	s := &server{fleet: fleet.New(o), addr: lis.Addr().String(), now: o.Now}
+	if s.now == nil {
+		s.now = time.Now
+	}
 	s.service = fleet.NewServer(s.fleet, so)
 	g := grpc.NewServer(fleet.GRPCOptions()...)
 	routetablev1.RegisterRouteTableServiceServer(g, s.service)
@@ -109,11 +113,21 @@ func start(t *testing.T, o fleet.Options, so fleet.ServerOptions) *server {
 // publish makes a table the desired one.
 func (s *server) publish(t *testing.T, rt *routetablev1.RouteTable) *fleet.Table {
 	t.Helper()
-	published, _, err := s.fleet.Publish(rt)
+	return publish(t, s.fleet, rt, s.now())
+}
+
+// publish makes a table the desired one of a fleet, under the next revision.
+func publish(t testing.TB, f *fleet.Fleet, rt *routetablev1.RouteTable, now time.Time) *fleet.Table {
+	t.Helper()
+	revision := uint64(1)
+	if cur := f.Desired(); cur != nil {
+		revision = cur.Revision + 1
+	}
+	next, err := fleet.NewTable(rt, routetable.Version(rt), revision, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return published
+	return f.Publish(next)
 }
 
 // row returns the only data plane with the id.

@@ -75,7 +75,7 @@ func (f *Fleet) numbered(t *Table, revision, above uint64) *Table {
 	if so != nil && so.Revision > above {
 		revision = cmp.Or(revision, so.Revision)
 	}
-	revision = cmp.Or(revision, max(f.nextRevision(t.Version), above+1))
+	revision = cmp.Or(revision, max(f.Desired().nextRevision(), above+1))
 	if so != nil && so.Revision == revision {
 		return so
 	}

@@ -167,10 +167,10 @@ func TestBothTablesOfAStageChange(t *testing.T) {
 
 func TestAStageContinuesThatOfTheLastRun(t *testing.T) {
 	published := fleet.New(fleet.Options{})
-	base, _, _ := published.Publish(table(1))
-	candidate, _, _ := published.Publish(table(2))
+	base := publish(t, published, table(1), time.Now())
+	candidate := publish(t, published, table(2), time.Now())
 	base.Revision, candidate.Revision = 7, 9
-	s := start(t, fleet.Options{Version: candidate.Version, Revision: 9}, fleet.ServerOptions{})
+	s := start(t, fleet.Options{}, fleet.ServerOptions{})
 	g := s.stage(t, fleet.Stage{
 		Table: table(2), Base: table(1), Revision: 9, BaseRevision: 7, Chosen: map[string]bool{"a": true},
 	})

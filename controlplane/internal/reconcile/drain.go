@@ -14,6 +14,7 @@ import (
 	"reverseproxy/controlplane/internal/compile"
 	"reverseproxy/controlplane/internal/fleet"
 	"reverseproxy/controlplane/internal/source"
+	fleetv1 "reverseproxy/proto/fleet/v1"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
@@ -97,11 +98,7 @@ func (l *Loader) Drain(ctx context.Context, url string, undrain, force bool) (Dr
 		if err := l.checkDrains(next, before, force || undrain); err != nil {
 			return DrainOutcome{}, err
 		}
-		if err := l.keepDrains(next); err != nil {
-			return DrainOutcome{}, err
-		}
-		l.drained = next
-		if err := l.republish(); err != nil {
+		if err := l.acceptDrains(next, message(url, undrain)); err != nil {
 			return DrainOutcome{}, err
 		}
 		l.opts.Log.Info("backend drained or taken back", "backend", url, "drained", !undrain, "endpoints", endpoints)
@@ -155,15 +152,26 @@ func (l *Loader) keepDrains(drained map[string]bool) error {
 	return source.Replace(l.opts.DrainsFile, append(data, '\n'))
 }
 
-// republish publishes the content of the file once more, with the backends that are
-// drained now. The turn is held.
-func (l *Loader) republish() error {
-	if _, _, err := l.fleet.Publish(compile.Drain(l.content, l.drained)); err != nil {
+// acceptDrains makes a set of drained backends the one that counts, with the running
+// configuration as it is.
+func (l *Loader) acceptDrains(next map[string]bool, message string) error {
+	data, err := l.text()
+	if err != nil {
 		return err
 	}
-	l.tellDrained()
-	l.keepRevision()
-	return nil
+	_, _, err = l.accept(change{
+		data: data, content: l.content, drained: next, origin: fleetv1.Origin_ORIGIN_DRAIN, message: message,
+		settle: func() error { return l.keepDrains(next) },
+	})
+	return err
+}
+
+// message is what the history says about a drain.
+func message(url string, undrain bool) string {
+	if undrain {
+		return "undrain backend " + url
+	}
+	return "drain backend " + url
 }
 
 // tellDrained tells the fleet which backends are drained, after their table has been

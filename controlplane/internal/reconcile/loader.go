@@ -21,6 +21,7 @@ import (
 	"reverseproxy/controlplane/internal/compile"
 	"reverseproxy/controlplane/internal/config"
 	"reverseproxy/controlplane/internal/fleet"
+	"reverseproxy/controlplane/internal/history"
 	"reverseproxy/controlplane/internal/source"
 	fleetv1 "reverseproxy/proto/fleet/v1"
 	routetablev1 "reverseproxy/proto/routetable/v1"
@@ -39,9 +40,12 @@ const shownProblems = 20
 type Options struct {
 	// Interval between two looks at the file; DefaultInterval when zero.
 	Interval time.Duration
-	// StateFile keeps the revision over restarts, DrainsFile the drained backends;
-	// empty: they are not kept.
-	StateFile, DrainsFile string
+	// History is required: every change goes through it.
+	History *history.Store
+	// DrainsFile keeps the drained backends over restarts; empty: they are not kept.
+	DrainsFile string
+	// RevisionFile is where an earlier release has kept the revision; empty: nowhere.
+	RevisionFile string
 	// Drained are the backends that were drained in the last run.
 	Drained []string
 	// Log is required.
@@ -63,10 +67,14 @@ type Loader struct {
 	file *source.File
 	// logged is the error that was logged last, "" after a success.
 	logged string
-	// kept is the revision that the state file holds; keepFailed: writing it
-	// has failed and was logged.
-	kept       record
-	keepFailed bool
+	// unkept is a change that is in force although the history could not be written,
+	// nil when there is none.
+	unkept *unkept
+	// keepError is the error in writing the history that was logged last, "" after a
+	// success.
+	keepError string
+	// counted is the revision of an earlier release.
+	counted record
 	// content is the running configuration as in the file; drained are the backends,
 	// by URL, that get no requests whatever it says.
 	content *routetablev1.RouteTable
@@ -114,16 +122,27 @@ func New(file *source.File, f *fleet.Fleet, opts Options) *Loader {
 	return l
 }
 
+// History returns the history.
+func (l *Loader) History() *history.Store { return l.opts.History }
+
 // Start reads the file for the first time and publishes it. Its error holds all
 // problems, one per line.
 func (l *Loader) Start() error {
 	l.turn <- struct{}{}
 	defer l.free()
+	if err := source.RemoveLeftovers(l.file.Path()); err != nil {
+		l.opts.Log.Warn("leftover of a crash not removed", "error", err)
+	}
+	l.readCounted()
 	data, err := l.file.Reload()
 	if err != nil {
 		return err
 	}
-	return l.load(data)
+	if err := l.load(data); err != nil {
+		return err
+	}
+	l.removeCounted()
+	return nil
 }
 
 // Run follows the file until the context ends; a value on reload makes it read
@@ -133,7 +152,7 @@ func (l *Loader) Run(ctx context.Context, reload <-chan struct{}) {
 	defer tick.Stop()
 	defer func() {
 		l.turn <- struct{}{}
-		l.keepRevision() // one that was adopted since the last tick
+		l.keep() // a revision that was adopted since the last tick
 		l.free()
 	}()
 	for {
@@ -145,7 +164,7 @@ func (l *Loader) Run(ctx context.Context, reload <-chan struct{}) {
 				return
 			}
 			l.poll()
-			l.keepRevision()
+			l.keep()
 			l.free()
 		case <-reload:
 			if l.take(ctx) != nil {
@@ -193,11 +212,14 @@ func (l *Loader) handle(data []byte, err error) {
 // load makes the file's content the running configuration, or returns why not.
 func (l *Loader) load(data []byte) error {
 	defer giveBack(len(data))
-	rt, err := l.check(l.file.Path(), data, false)
+	content, err := l.check(l.file.Path(), data, false)
 	if err != nil {
 		return err
 	}
-	_, _, err = l.publish(rt)
+	t, changed, err := l.accept(change{data: data, content: content, drained: l.drained, origin: fleetv1.Origin_ORIGIN_FILE})
+	if err == nil {
+		l.loaded(t, changed)
+	}
 	return err
 }
 
@@ -228,19 +250,8 @@ func (l *Loader) check(name string, data []byte, force bool) (*routetablev1.Rout
 	return rt, nil
 }
 
-// publish makes a checked table the desired one and notes the success.
-func (l *Loader) publish(rt *routetablev1.RouteTable) (*fleet.Table, bool, error) {
-	effective := compile.Drain(rt, l.drained)
-	t, changed, err := l.fleet.Publish(effective)
-	if err != nil {
-		return nil, false, err
-	}
-	l.content = rt
-	l.tellDrained()
-	if emptied := compile.Emptied(rt, effective); len(emptied) > 0 {
-		l.opts.Log.Warn("drained backends leave endpoints without any", "endpoints", namesOf(emptied))
-	}
-	defer l.keepRevision()
+// loaded notes that the newest content of the file is the running configuration.
+func (l *Loader) loaded(t *fleet.Table, changed bool) {
 	l.loads.WithLabelValues("ok").Inc()
 	l.successful.Set(1)
 	recovered := l.last.Load().err != ""
@@ -249,13 +260,12 @@ func (l *Loader) publish(rt *routetablev1.RouteTable) (*fleet.Table, bool, error
 	switch {
 	case changed:
 		l.opts.Log.Info("configuration loaded", "file", l.file.Path(), "version", t.Version, "revision", t.Revision,
-			"endpoints", len(rt.GetEndpoints()))
+			"endpoints", len(t.Proto.GetEndpoints()))
 	case recovered:
 		l.opts.Log.Info("configuration is good again, and the running one", "file", l.file.Path(), "version", t.Version, "revision", t.Revision)
 	default:
 		l.opts.Log.Info("configuration means the same as before", "file", l.file.Path(), "version", t.Version, "revision", t.Revision)
 	}
-	return t, changed, nil
 }
 
 // failed notes that the file's newest content is not the running configuration.
@@ -298,27 +308,39 @@ var errEmptyName = errors.New("the configuration has no name")
 // When the file is edited at the same time, the last writer wins: a text
 // applied after the edit replaces it, read or not; an edit after the text has
 // been written is a change like any other.
-func (l *Loader) Apply(ctx context.Context, name string, data []byte, force bool) (t *fleet.Table, changed bool, problems []string, err error) {
-	if name == "" {
+func (l *Loader) Apply(ctx context.Context, r *fleetv1.ApplyRequest) (t *fleet.Table, changed bool, problems []string, err error) {
+	if r.GetName() == "" {
 		return nil, false, nil, errEmptyName
 	}
 	if err := l.take(ctx); err != nil {
 		return nil, false, nil, err
 	}
 	defer l.free()
+	data := r.GetConfig()
 	defer giveBack(len(data))
-	rt, err := l.check(name, data, force)
+	content, err := l.check(r.GetName(), data, r.GetForce())
 	if err != nil {
 		return nil, false, strings.Split(err.Error(), "\n"), nil
 	}
-	if err := l.file.Write(data); err != nil {
-		return nil, false, nil, err
+	t, changed, err = l.replace(change{
+		data: data, content: content, drained: l.drained,
+		origin: fleetv1.Origin_ORIGIN_APPLY, author: r.GetAuthor(), message: r.GetMessage(),
+	})
+	return t, changed, nil, err
+}
+
+// replace makes a change the running configuration and the content of the file.
+func (l *Loader) replace(c change) (*fleet.Table, bool, error) {
+	c.settle = func() error { return l.file.Write(c.data) }
+	t, changed, err := l.accept(c)
+	if err != nil {
+		return nil, false, err
 	}
-	t, changed, err = l.publish(rt)
-	if err == nil && !changed {
+	l.loaded(t, changed)
+	if !changed {
 		l.fleet.OfferAgain()
 	}
-	return t, changed, nil, err
+	return t, changed, nil
 }
 
 // CatchUp waits until a change of the file that has been saved already is

@@ -49,7 +49,7 @@ func (s *Service) Status(ctx context.Context, r *fleetv1.StatusRequest) (*fleetv
 // Apply implements fleetv1.FleetServiceServer.
 func (s *Service) Apply(ctx context.Context, r *fleetv1.ApplyRequest) (*fleetv1.ApplyResponse, error) {
 	s.log.Info("apply requested", "name", r.GetName(), "bytes", len(r.GetConfig()), "force", r.GetForce())
-	t, changed, problems, err := s.loader.Apply(ctx, r.GetName(), r.GetConfig(), r.GetForce())
+	t, changed, problems, err := s.loader.Apply(ctx, r)
 	switch {
 	case errors.Is(err, errEmptyName):
 		return nil, status.Error(codes.InvalidArgument, err.Error())
@@ -62,7 +62,7 @@ func (s *Service) Apply(ctx context.Context, r *fleetv1.ApplyRequest) (*fleetv1.
 		s.log.Warn("apply refused", "name", r.GetName(), "problems", len(problems), "first", problems[0])
 		return &fleetv1.ApplyResponse{Problems: problems}, nil
 	}
-	return &fleetv1.ApplyResponse{Version: t.Version, Revision: t.Revision, Changed: changed}, nil
+	return &fleetv1.ApplyResponse{Version: t.Version, Revision: t.Revision, Changed: changed, Kept: s.loader.History().Kept()}, nil
 }
 
 // Backends implements fleetv1.FleetServiceServer.

@@ -23,6 +23,7 @@ import (
 
 	"reverseproxy/controlplane/internal/admin"
 	"reverseproxy/controlplane/internal/fleet"
+	"reverseproxy/controlplane/internal/history"
 	"reverseproxy/controlplane/internal/reconcile"
 	"reverseproxy/controlplane/internal/source"
 	"reverseproxy/controlplane/internal/status"
@@ -38,7 +39,7 @@ type Options struct {
 	Listen, Admin string
 	// Insecure lets plaintext gRPC be served beyond this machine.
 	Insecure bool
-	// StateDir keeps the revision and the drained backends over restarts; empty: they
+	// StateDir keeps the history and the drained backends over restarts; empty: they
 	// are not kept.
 	StateDir string
 	// ApplyDeadline and ForgetAfter are described in fleet.Options; zero is the
@@ -154,20 +155,25 @@ func Run(ctx context.Context, o Options) error {
 func load(o Options) (*fleet.Fleet, *reconcile.Loader, error) {
 	settings := fleet.Options{ApplyDeadline: o.ApplyDeadline, ForgetAfter: o.ForgetAfter, Log: o.Log}
 	following := reconcile.Options{Interval: o.Interval, Log: o.Log}
+	historyDir := ""
 	if o.StateDir != "" {
 		if err := os.MkdirAll(o.StateDir, 0o755); err != nil {
 			return nil, nil, fmt.Errorf("state directory: %w", err)
 		}
-		following.StateFile = filepath.Join(o.StateDir, reconcile.StateFileName)
+		if err := source.RemoveAllLeftovers(o.StateDir); err != nil {
+			return nil, nil, fmt.Errorf("state directory: %w", err)
+		}
+		following.RevisionFile = filepath.Join(o.StateDir, reconcile.RevisionFileName)
 		following.DrainsFile = filepath.Join(o.StateDir, reconcile.DrainsFileName)
 		var err error
-		settings.Version, settings.Revision, err = reconcile.ReadRevision(following.StateFile)
-		if err != nil {
-			o.Log.Warn("revision of the last run is not known; counting starts again", "error", err)
-		}
 		if following.Drained, err = reconcile.ReadDrains(following.DrainsFile); err != nil {
 			return nil, nil, fmt.Errorf("drained backends: %w", err)
 		}
+		historyDir = filepath.Join(o.StateDir, history.DirName)
+	}
+	var err error
+	if following.History, err = history.Open(historyDir, o.Log); err != nil {
+		return nil, nil, err
 	}
 	f := fleet.New(settings)
 	loader := reconcile.New(source.New(o.Config), f, following)

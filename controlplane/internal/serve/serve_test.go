@@ -336,14 +336,6 @@ func TestTheRevisionOutlivesARestart(t *testing.T) {
 	if got := r.status(t).GetRevision(); got != 41 {
 		t.Errorf("content changed meanwhile has revision %d, want 41", got)
 	}
-	r.stop()
-	if err := os.WriteFile(filepath.Join(dir, "revision.json"), []byte("damaged"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	r = start(t, file, withState)
-	if got := r.status(t).GetRevision(); got != 1 || !strings.Contains(r.log.String(), "counting starts again") {
-		t.Errorf("revision %d after damage, want 1 and a warning", got)
-	}
 }
 
 func TestAdmin(t *testing.T) {

@@ -7,8 +7,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
+
+// tempSuffix ends the names of temporary files, so that those of a crash can be told
+// from files of other people.
+const tempSuffix = ".partial"
 
 // Write replaces the content of the file: a reader sees the old content or the
 // new one, whole, also after a crash. A symbolic link stays one; the file it
@@ -43,7 +48,7 @@ func Replace(path string, data []byte) error {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	dir := filepath.Dir(target)
-	temp, err := os.CreateTemp(dir, "."+filepath.Base(target)+".*")
+	temp, err := os.CreateTemp(dir, "."+filepath.Base(target)+".*"+tempSuffix)
 	if err != nil {
 		return fmt.Errorf("write %s: its directory %s lets no new file be made, so it cannot be replaced in one step; "+
 			"make the directory writable for the control plane, or change the file where it comes from: %w", path, dir, err)
@@ -60,6 +65,37 @@ func Replace(path string, data []byte) error {
 		return errors.Join(fmt.Errorf("write %s: %w", path, err), removed)
 	}
 	return syncDir(dir)
+}
+
+// Rename gives a file another name in the same directory, also after a crash.
+func Rename(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(to))
+}
+
+// RemoveLeftovers removes the temporary files that crashes in Replace have left beside
+// the file that path leads to.
+func RemoveLeftovers(path string) error {
+	target, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		target = path
+	}
+	return removeLeftovers(filepath.Dir(target), "."+filepath.Base(target)+".")
+}
+
+// RemoveAllLeftovers does the same for all files of a directory.
+func RemoveAllLeftovers(dir string) error { return removeLeftovers(dir, ".") }
+
+func removeLeftovers(dir, prefix string) error {
+	files, err := os.ReadDir(dir)
+	for _, f := range files {
+		if strings.HasPrefix(f.Name(), prefix) && strings.HasSuffix(f.Name(), tempSuffix) {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, f.Name())))
+		}
+	}
+	return err
 }
 
 // fill writes and closes the temporary file, with mode and owner of the file it
