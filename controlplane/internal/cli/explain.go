@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"reverseproxy/controlplane/internal/compile"
+	"reverseproxy/controlplane/internal/config"
 	"reverseproxy/controlplane/internal/explain"
 	fleetv1 "reverseproxy/proto/fleet/v1"
 )
@@ -66,7 +68,11 @@ func answerFor(ctx context.Context, env *Env, r *remote, file string, q *fleetv1
 		if err != nil {
 			return nil, err
 		}
-		rt, err := tableOf(name, data)
+		cfg, err := config.Load(name, data)
+		if err != nil {
+			return nil, err
+		}
+		rt, err := compile.Compile(cfg) // its tests may fail: why is asked here
 		if err != nil {
 			return nil, err
 		}

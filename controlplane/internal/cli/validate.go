@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"reverseproxy/controlplane/internal/assert"
 	"reverseproxy/controlplane/internal/compile"
 	"reverseproxy/controlplane/internal/config"
 	"reverseproxy/controlplane/internal/source"
@@ -36,7 +37,7 @@ func validate(env *Env, files []string) error {
 		name, data, err := readConfig(env, file)
 		var rt *routetablev1.RouteTable
 		if err == nil {
-			rt, err = tableOf(name, data)
+			rt, err = checked(name, data)
 		}
 		if err != nil {
 			failed = true
@@ -51,13 +52,17 @@ func validate(env *Env, files []string) error {
 	return nil
 }
 
-// tableOf returns the route table of a configuration text.
-func tableOf(name string, data []byte) (*routetablev1.RouteTable, error) {
+// checked returns the route table of a configuration text whose tests all hold.
+func checked(name string, data []byte) (*routetablev1.RouteTable, error) {
 	cfg, err := config.Load(name, data)
 	if err != nil {
 		return nil, err
 	}
-	return compile.Compile(cfg)
+	rt, err := compile.Compile(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return rt, assert.Check(name, cfg.Tests, rt)
 }
 
 // readConfig reads a configuration file, or standard input for "-", and returns

@@ -43,6 +43,8 @@ type Config struct {
 	ProxyProtocol bool
 	// ResolveInterval is the time from one lookup of a backend's name to the next.
 	ResolveInterval time.Duration
+	// Tests are requests and what is to become of them, in the order of the file.
+	Tests []Test
 	// AcknowledgeDrop is the beginning of the version of the route table that
 	// may lose most of its endpoints to this file: at least 8 hexadecimal
 	// digits in lower case, or empty.

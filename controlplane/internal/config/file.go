@@ -48,6 +48,8 @@ func (r *reader) file(n node) {
 			}
 		case "dns":
 			r.dns(v, at)
+		case "tests":
+			r.tests(v, at)
 		case "acknowledgeDrop":
 			r.acknowledgeDrop(v, at)
 		default:
@@ -263,7 +265,9 @@ func (r *reader) endpoint(n node, at *path) {
 		case "methods":
 			mine.mismatch = !r.methods(v, at, e) || mine.mismatch
 		case "headers":
-			mine.mismatch = !r.headers(v, at, e) || mine.mismatch
+			var ok bool
+			e.Headers, ok = r.headers(v, at, routetable.CheckHeaderName)
+			mine.mismatch = !ok || mine.mismatch
 		case "pool":
 			r.pool(v, at, e)
 		case "timeouts":
@@ -401,20 +405,21 @@ func (r *reader) some(n node, at *path, what, remedy, all string, visit func(ite
 	return r.list(n, at, what, remedy, visit)
 }
 
-func (r *reader) headers(n node, at *path, e *Endpoint) bool {
+// headers reads exact values of header fields, sorted by name, which is in lower case.
+func (r *reader) headers(n node, at *path, checkName func(string) error) (headers []Header, ok bool) {
 	if r.tagged(n, at) {
-		return false
+		return nil, false
 	}
 	if n.kind() != mapping {
 		r.problem(n, at, "%s, expected a mapping of header names to values, such as {x-beta: \"1\"}", n.found())
-		return false
+		return nil, false
 	}
 	before := r.problems.added
 	lines := map[string]int{}
 	r.pairs(n, at, map[string]Position{}, func(key, v node, at *path) {
 		value, ok := r.text(v, at, "the exact value of the header as a text", routetable.CheckHeaderValue)
 		name := lower(key.text())
-		if err := routetable.CheckHeaderName(name); err != nil {
+		if err := checkName(name); err != nil {
 			r.problem(key, at, "%s", err)
 			return
 		}
@@ -424,11 +429,11 @@ func (r *reader) headers(n node, at *path, e *Endpoint) bool {
 		}
 		lines[name] = key.position().Line
 		if ok {
-			e.Headers = append(e.Headers, Header{Name: name, Value: value})
+			headers = append(headers, Header{Name: name, Value: value})
 		}
 	})
-	slices.SortFunc(e.Headers, func(a, b Header) int { return cmp.Compare(a.Name, b.Name) })
-	return r.problems.added == before
+	slices.SortFunc(headers, func(a, b Header) int { return cmp.Compare(a.Name, b.Name) })
+	return headers, r.problems.added == before
 }
 
 func (r *reader) pool(n node, at *path, e *Endpoint) {

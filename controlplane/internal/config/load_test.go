@@ -247,6 +247,20 @@ func TestValues(t *testing.T) {
 			config.Key{Kind: routetablev1.KeyKind_KEY_KIND_COOKIE, Name: "Shop"}},
 		{"round robin, written down", endpoint("  loadBalancing: {policy: RoundRobin, on: \"\", slowStart: 0s}\n"),
 			func(c *config.Config) any { return *c.Endpoints[0].LoadBalancing }, config.LoadBalancing{}},
+		{"tests", "port: 1\nendpoints: []\ntests:\n- name: n\n  request: {url: \"/a?b\", method: PUT, headers: {X-B: \"2\", x-a: \"\"}}\n  expect: {status: 404, endpoint: none}\n" +
+			"- {request: {url: http://h}, expect: {backendPath: /x, location: /y}}\n",
+			func(c *config.Config) any { return c.Tests }, []config.Test{
+				{Position: config.Position{Line: 4, Column: 3}, Name: "n", Method: "PUT", URL: "/a?b",
+					Headers: []config.Header{{Name: "x-a"}, {Name: "x-b", Value: "2"}},
+					Expect: []config.Expectation{
+						{Position: config.Position{Line: 6, Column: 20}, Kind: config.ExpectStatus, Value: "404"},
+						{Position: config.Position{Line: 6, Column: 35}, Kind: config.ExpectEndpoint, Value: "none"},
+					}},
+				{Position: config.Position{Line: 7, Column: 3}, Method: "GET", URL: "http://h", Expect: []config.Expectation{
+					{Position: config.Position{Line: 7, Column: 52}, Kind: config.ExpectBackendPath, Value: "/x"},
+					{Position: config.Position{Line: 7, Column: 66}, Kind: config.ExpectLocation, Value: "/y"},
+				}},
+			}},
 		{"quoted merge key is a header", endpoint("  headers: {\"x\": \"<<\"}\n"),
 			func(c *config.Config) any { return c.Endpoints[0].Headers }, []config.Header{{Name: "x", Value: "<<"}}},
 	}

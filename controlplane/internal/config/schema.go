@@ -176,6 +176,7 @@ var (
 		{key: "trustedProxies"},
 		{key: "proxyProtocol", def: "false"},
 		dnsSchema,
+		testsSchema,
 		{key: "acknowledgeDrop", def: `""`},
 	}}, nil)
 )
@@ -193,6 +194,7 @@ var synonyms = map[string]string{
 	"tries": "attempts", "maxAttempts": "attempts", "retryOn": "on",
 	"file": "path", "log": "accessLog", "logging": "accessLog", "rate": "sample", "sampling": "sample",
 	"check": "healthCheck", "checks": "healthCheck", "health": "healthCheck", "outlierDetection": "passive", "probe": "active", "resolver": "dns",
+	"assertions": "tests", "asserts": "tests", "expectation": "expect", "expectations": "expect", "then": "expect", "when": "request",
 }
 
 // pointers gives each user of a list of keys its own copies.

@@ -23,7 +23,7 @@ func TestFullFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := builtin()
-	want.Port, want.Endpoints = c.Port, c.Endpoints
+	want.Port, want.Endpoints, want.Tests = c.Port, c.Endpoints, c.Tests
 	if diff := cmp.Diff(c, &want); diff != "" {
 		t.Errorf("full.yaml against the defaults (-got +want):\n%s", diff)
 	}
@@ -69,8 +69,10 @@ func TestFullFile(t *testing.T) {
 	}
 	walk(root, fileSchema)
 	for _, path := range allPaths(fileSchema) {
-		// The endpoints that show what excludes one another need these again.
-		again := path == "endpoints[].from" || path == "endpoints[].pool" || path == "endpoints[].rewrite"
+		// What excludes one another is shown apart, for which these are needed again.
+		again := slices.Contains([]string{
+			"endpoints[].from", "endpoints[].pool", "endpoints[].rewrite", "tests[].request", "tests[].request.url", "tests[].expect",
+		}, path)
 		if n := seen[path]; n == 0 || n > 1 && !again {
 			t.Errorf("full.yaml has %s %d times, want once", path, n)
 		}

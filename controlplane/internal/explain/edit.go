@@ -15,19 +15,15 @@ import (
 func itself(answer *fleetv1.ExplainResponse, e *routetablev1.Endpoint, r *routetable.Request) error {
 	switch a := e.GetAnswer().(type) {
 	case *routetablev1.Endpoint_Redirect:
-		to, err := routetable.ParseLocation(a.Redirect.GetTo())
+		location, ok, err := Location(e, r)
 		if err != nil {
-			return fmt.Errorf("endpoint %s: %w", e.GetName(), err)
+			return err
 		}
-		if to.UsesHost() && r.Host == "" {
+		if !ok {
 			answer.Status = http.StatusBadRequest
 			answer.Settings = append(answer.Settings, "redirect: there is no host to send the client to")
 			return nil
 		}
-		location := to.AppendLocation(nil, &routetable.Values{
-			Client: []byte("${client}"), Endpoint: e.GetName(), Host: []byte(r.Host), Method: []byte(r.Method), Path: []byte(r.Path),
-			Query: []byte(r.Query), HasQuery: r.HasQuery, RequestID: []byte("${requestId}"), Scheme: "http",
-		})
 		answer.Status = a.Redirect.GetStatus()
 		answer.Settings = append(answer.Settings, fmt.Sprintf("redirect: to %s", location))
 	case *routetablev1.Endpoint_Respond:
@@ -35,6 +31,23 @@ func itself(answer *fleetv1.ExplainResponse, e *routetablev1.Endpoint, r *routet
 		answer.Settings = append(answer.Settings, fmt.Sprintf("respond: a fixed answer of %d bytes", len(a.Respond.GetBody())))
 	}
 	return nil
+}
+
+// Location returns where an endpoint that redirects sends the client. What depends on
+// the connection stays a variable. ok is false when it needs a host and the request has
+// none, which is answered 400.
+func Location(e *routetablev1.Endpoint, r *routetable.Request) (location string, ok bool, err error) {
+	to, err := routetable.ParseLocation(e.GetRedirect().GetTo())
+	if err != nil {
+		return "", false, fmt.Errorf("endpoint %s: %w", e.GetName(), err)
+	}
+	if to.UsesHost() && r.Host == "" {
+		return "", false, nil
+	}
+	return string(to.AppendLocation(nil, &routetable.Values{
+		Client: []byte("${client}"), Endpoint: e.GetName(), Host: []byte(r.Host), Method: []byte(r.Method), Path: []byte(r.Path),
+		Query: []byte(r.Query), HasQuery: r.HasQuery, RequestID: []byte("${requestId}"), Scheme: "http",
+	})), true, nil
 }
 
 // target returns what a backend is asked for; ok is false when a rewrite makes no

@@ -43,7 +43,7 @@ func ParseURL(raw string) (host, path, query string, hasQuery bool, err error) {
 		case host == "":
 			return "", "", "", false, fmt.Errorf("URL %q has no host", raw)
 		case strings.Contains(host, "@"):
-			return "", "", "", false, errors.New("a URL with user and password is not supported; use -H 'Authorization: …'")
+			return "", "", "", false, errors.New("a URL with user and password is not supported; give an Authorization header instead")
 		}
 	}
 	rest, _, _ = strings.Cut(rest, "#") // clients keep the fragment
@@ -54,17 +54,25 @@ func ParseURL(raw string) (host, path, query string, hasQuery bool, err error) {
 // Explain answers for one request. An error means that the question makes no
 // sense; that no endpoint takes the request is an answer.
 func Explain(rt *routetablev1.RouteTable, q *fleetv1.ExplainRequest) (*fleetv1.ExplainResponse, error) {
-	r, err := request(q)
+	r, err := Request(q)
 	if err != nil {
 		return nil, err
-	}
-	if _, err := routetable.NormalizePath(r.Path); err != nil {
-		return &fleetv1.ExplainResponse{Status: http.StatusBadRequest}, nil
 	}
 	taken, allow, err := routetable.Match(rt, r)
 	if err != nil {
 		return &fleetv1.ExplainResponse{Status: http.StatusBadRequest}, nil
 	}
+	answer, err := Answer(rt, r, taken, allow)
+	if err != nil {
+		return nil, err
+	}
+	answer.Mismatches, answer.MismatchesOmitted = mismatches(rt, taken, r)
+	return answer, nil
+}
+
+// Answer says what becomes of a request, but not why. It is given what
+// routetable.Match has found.
+func Answer(rt *routetablev1.RouteTable, r *routetable.Request, taken *routetablev1.Endpoint, allow []string) (*fleetv1.ExplainResponse, error) {
 	answer := &fleetv1.ExplainResponse{}
 	switch {
 	case taken != nil:
@@ -78,19 +86,18 @@ func Explain(rt *routetablev1.RouteTable, q *fleetv1.ExplainRequest) (*fleetv1.E
 	default:
 		answer.Status = http.StatusNotFound
 	}
-	answer.Mismatches, answer.MismatchesOmitted = mismatches(rt, taken, r)
 	return answer, nil
 }
 
 // Check returns an error when the question makes no sense.
 func Check(q *fleetv1.ExplainRequest) error {
-	_, err := request(q)
+	_, err := Request(q)
 	return err
 }
 
-// request turns the question into what matching looks at. A Host field wins over
+// Request turns the question into what matching looks at. A Host field wins over
 // the URL's host, as it does in clients.
-func request(q *fleetv1.ExplainRequest) (*routetable.Request, error) {
+func Request(q *fleetv1.ExplainRequest) (*routetable.Request, error) {
 	host, path, query, hasQuery, err := ParseURL(q.GetUrl())
 	if err != nil {
 		return nil, err

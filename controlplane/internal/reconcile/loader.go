@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"reverseproxy/controlplane/internal/assert"
 	"reverseproxy/controlplane/internal/compile"
 	"reverseproxy/controlplane/internal/config"
 	"reverseproxy/controlplane/internal/fleet"
@@ -240,6 +241,9 @@ func (l *Loader) check(name string, data []byte, force bool) (*routetablev1.Rout
 	}
 	rt, err := compile.Compile(cfg)
 	if err != nil {
+		return nil, err
+	}
+	if err := assert.Check(name, cfg.Tests, rt); err != nil {
 		return nil, err
 	}
 	if cur := l.fleet.Desired(); cur != nil {
