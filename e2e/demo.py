@@ -24,8 +24,8 @@ BACKENDS = [5000, 5001, 5002, 5003]
 CONTROL_PLANE, CONTROL_PLANE_ADMIN = 18000, 18080
 DATA_PLANES = {"dp1": 19000, "dp2": 19001}
 # Each listens on a port of its own, as on hosts of their own. If they shared one,
-# the kernel would deal connections to either, and two requests in a row could see
-# the first backend of both cycles.
+# the kernel would deal connections to either, whose cycles do not begin with the
+# same backend, and the first request could see the second one.
 PORT_OF_SECOND = 8001
 
 

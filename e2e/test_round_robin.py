@@ -2,7 +2,7 @@
 
 import threading
 
-from e2e.harness import Client, Scenario, get
+from e2e.harness import Client, Reservation, Scenario, eventually, get
 
 
 class RoundRobin(Scenario):
@@ -56,3 +56,82 @@ class RoundRobin(Scenario):
         self.fleet(self.config({"/x": ["{url: %s, weight: 0}" % a.url]}))
         self.assertEqual(503, get(self.port, "/x").status)
         self.assertEqual(0, a.count())
+
+
+class Fleet(Scenario):
+    """Four data planes, each on a port of its own, that begin together."""
+
+    def setUp(self):
+        super().setUp()
+        self.origins = [self.origin(n) for n in "abcd"]
+
+    def four(self, pools: dict) -> None:
+        self.cp = self.control_plane(self.config(pools))
+        self.dps, self.ports = [], []
+        for i in range(4):
+            own = Reservation()
+            self.addCleanup(own.release)
+            self.ports.append(own.port)
+            self.dps.append(self.data_plane("dp%d" % i, self.cp, flags=["--port", str(own.port)]))
+        self.wait_applied(self.cp, self.dps)
+
+    def each_once(self, path: str) -> str:
+        """The backends that get one request of each data plane, sorted."""
+        return "".join(sorted(get(port, path).text for port in self.ports))
+
+    def assert_spread(self, path: str, pool: int, rounds: int) -> int:
+        """Asks every data plane so many times, in turns, and checks the bound
+        after each turn. Returns the largest difference between two backends."""
+        counts, worst = dict.fromkeys("abcd"[:pool], 0), 0
+        for k in range(1, rounds + 1):
+            for port in self.ports:
+                counts[get(port, path).text] += 1
+            differ = max(counts.values()) - min(counts.values())
+            bound = min(4 % pool, pool - 4 % pool, k % pool, pool - k % pool)
+            self.assertLessEqual(differ, bound, "%d requests to each of 4 data planes: %s" % (k, counts))
+            worst = max(worst, differ)
+        return worst
+
+    def test_first_requests_are_spread_over_the_backends(self):
+        pools = {"/%d" % n: self.origins[:n] for n in (1, 2, 3, 4)}
+        self.four(pools)
+        worst = {n: self.assert_spread("/%d" % n, n, 2 * n) for n in (1, 2, 3, 4)}
+        self.say("4 data planes begin together: backends differ by at most %s requests" % worst)
+
+    def test_a_change_spreads_new_pools_and_continues_the_others(self):
+        self.four({"/old": self.origins, "/changed": self.origins[:3]})
+        self.assertEqual("abcd", self.each_once("/old"))
+        self.each_once("/changed")
+        self.change(self.cp, self.config({"/old": self.origins, "/changed": self.origins, "/new": self.origins}), *self.dps)
+        first = [get(port, "/new").text for port in self.ports]
+        self.assertEqual("abcd", "".join(sorted(first)))
+        self.assertEqual(first, [get(port, "/changed").text for port in self.ports])
+        # An unchanged pool is one request further on each data plane.
+        following = dict(zip("abcd", "bcda"))
+        self.assertEqual([following[b] for b in first], [get(port, "/old").text for port in self.ports])
+
+    def test_weights_are_spread_by_their_schedule(self):
+        a, b = self.origins[:2]
+        self.four({"/x": ["{url: %s, weight: 3}" % a.url, b]})
+        for _ in range(4):
+            self.assertEqual("aaab", self.each_once("/x"))
+
+    def test_they_start_from_disk_at_their_places(self):
+        self.four({"/x": self.origins})
+        self.cp.kill()
+        for dp in self.dps:
+            dp.kill()
+        for dp in self.dps:
+            dp.start()
+        for dp in self.dps:
+            self.wait_ready(dp)
+        self.assertEqual("abcd", self.each_once("/x"))
+
+    def test_the_one_that_is_left_begins_with_the_first_url(self):
+        self.four({"/x": self.origins})
+        for dp in self.dps[:3]:
+            dp.terminate()
+            self.assertEqual(0, dp.wait())
+        eventually(lambda: len(self.cp.data_planes()) == 1, "the others are forgotten")
+        self.change(self.cp, self.config({"/x": self.origins, "/y": self.origins}), self.dps[3])
+        self.assertEqual(["a", "b"], [get(self.ports[3], "/y").text for _ in range(2)])

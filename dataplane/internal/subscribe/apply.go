@@ -98,8 +98,8 @@ func (s *Subscriber) applyTasks(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case t := <-s.tasks:
+			s.savePlace() // what is reported as applied starts again like this
 			s.apply(t)
-			s.savePlace()
 		case <-again.C:
 			s.savePlace()
 			if s.unsaved != nil {
