@@ -39,8 +39,8 @@ GO_FILES = $$(find . -name '*.go' -not -path './build/*')
 BUF_AGAINST = $$(git describe --tags --abbrev=0 2>/dev/null || git rev-parse --quiet --verify HEAD~1 2>/dev/null)
 
 .NOTPARALLEL:
-.PHONY: help build run test unit coverage e2e e2e-portable format lint generate fuzz bench bench-fleet microbench clean \
-	deps check-format check-vet check-lint check-proto check-generated
+.PHONY: help build run test unit coverage e2e e2e-portable browser format lint generate fuzz bench bench-fleet microbench clean \
+	deps deps-browser check-format check-vet check-lint check-proto check-generated
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,7 +51,7 @@ build: ## both programs, static, into build/
 run: build ## serve configs/demo.yaml: demo backends, a control plane, two data planes
 	@$(PYTHON) -B e2e/demo.py $(CONFIG)
 
-test: deps check-format lint check-generated unit e2e e2e-portable ## everything that CI checks
+test: deps check-format lint check-generated unit e2e e2e-portable browser ## everything that CI checks
 	@echo "make test: all checks passed"
 
 unit: deps ## Go tests with the race detector; coverage data into build/
@@ -74,6 +74,11 @@ e2e-portable: ## the same with the data planes' portable driver
 e2e e2e-portable:
 	@if [ -n "$(T)" ]; then $(PYTHON) -B -m unittest -v $(T); \
 	else $(PYTHON) -B -m unittest discover -v -s e2e -t . -p 'test_*.py'; fi
+
+browser: deps-browser build ## the control plane's page in headless Chromium; T=e2e.browser.page_test.Large for a part
+	CGO_ENABLED=0 $(GO) build -trimpath -o build/bench/ ./e2e/bench/dataplanes
+	@if [ -n "$(T)" ]; then $(PYTHON) -B -m unittest -v $(T); \
+	else $(PYTHON) -B -m unittest discover -v -s e2e/browser -t . -p '*_test.py'; fi
 
 format: ## format Go and proto files
 	gofmt -w $(GO_FILES)
@@ -110,12 +115,21 @@ clean: ## remove build/
 
 # --- Parts of test and lint ----------------------------------------------------
 
-# The race detector needs a C compiler, the end-to-end tests Python. Root may
-# install them, everybody else is told what to install.
+# The race detector needs a C compiler, the end-to-end tests Python, those of the page
+# a browser. Root may install them, everybody else is told what to install.
 deps:
 	@missing=""; \
 	command -v $$($(GO) env CC) >/dev/null 2>&1 || missing="$$missing gcc libc6-dev"; \
 	command -v $(PYTHON) >/dev/null 2>&1 || missing="$$missing python3"; \
+	$(INSTALL_MISSING)
+
+deps-browser: deps
+	@missing=""; \
+	command -v chromium >/dev/null 2>&1 || missing="$$missing chromium"; \
+	command -v chromedriver >/dev/null 2>&1 || missing="$$missing chromium-driver"; \
+	$(INSTALL_MISSING)
+
+define INSTALL_MISSING
 	[ -n "$$missing" ] || exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
 		echo "installing$$missing"; \
@@ -123,6 +137,7 @@ deps:
 	else \
 		echo "missing:$$missing. On Debian or Ubuntu: sudo apt-get install$$missing" >&2; exit 1; \
 	fi
+endef
 
 check-format:
 	@unformatted=$$(gofmt -l $(GO_FILES)); [ -z "$$unformatted" ] || \

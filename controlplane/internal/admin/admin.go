@@ -1,28 +1,21 @@
 // Package admin serves what operators and their tools read of a control plane
-// over HTTP: metrics, health, readiness and the status. Nothing can be changed
-// here.
+// over HTTP: a page, metrics, health, readiness and the status. Nothing can be
+// changed here.
 package admin
 
 import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"reverseproxy/controlplane/internal/status"
+	"reverseproxy/controlplane/internal/web"
 )
-
-const index = `control plane
-
-/metrics         for Prometheus
-/healthz         200 while the process runs
-/readyz          200 while data planes are served
-/api/v1/status   the configuration and the fleet, as JSON
-                 ?endpoint=NAME adds that endpoint, ?endpoints=all every one in use
-`
 
 // Fleet is what is shown.
 type Fleet interface {
@@ -47,33 +40,44 @@ func NewServer(metrics prometheus.Gatherer, fleet Fleet, ready func() bool, log 
 		}
 		text(w, http.StatusOK, "ready\n")
 	})
-	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, r *http.Request) {
-		document := fleet.Status()
-		query := r.URL.Query()
-		switch name, all := query.Get("endpoint"), query.Get("endpoints"); {
-		case all != "" && all != "all":
-			text(w, http.StatusBadRequest, "endpoints can only be: all; endpoint=NAME asks for one\n")
-			return
-		case name != "" || all != "":
-			var err error
-			if document.Endpoints, err = fleet.Endpoints(name); err != nil {
-				text(w, http.StatusNotFound, err.Error()+"\n")
-				return
-			}
-		}
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Cache-Control", "no-store")
-		_, _ = w.Write(document.JSON()) // a client that has gone away needs no answer
-	})
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, index) })
+	a := &api{fleet: fleet}
+	a.status.make = func() *document { return newDocument(fleet.Status().JSON()) }
+	mux.HandleFunc("GET /api/v1/status", a.getStatus)
+	web.Register(mux)
 	return &http.Server{
-		Handler:           mux,
+		Handler:           web.Protect(mux),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          errors,
+	}
+}
+
+// api answers with JSON.
+type api struct {
+	fleet  Fleet
+	status shared[*document]
+}
+
+func (a *api) getStatus(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	switch name, all := query.Get("endpoint"), query.Get("endpoints"); {
+	case all != "" && all != "all":
+		text(w, http.StatusBadRequest, "endpoints can only be: all; endpoint=NAME asks for one\n")
+	case name != "" || all != "":
+		document := a.fleet.Status()
+		var err error
+		if document.Endpoints, err = a.fleet.Endpoints(name); err != nil {
+			text(w, http.StatusNotFound, err.Error()+"\n")
+			return
+		}
+		newDocument(document.JSON()).serve(w, r)
+	default:
+		document, age := a.status.get(maxAge(r))
+		w.Header().Set("Age", strconv.Itoa(int(age.Seconds())))
+		document.serve(w, r)
 	}
 }
 

@@ -46,7 +46,9 @@ type DataPlane struct {
 	Source             string            `json:"source"` // "stream", "disk"; empty: serves nothing yet
 	LastContactSeconds float64           `json:"lastContactSeconds"`
 	RequestsTotal      uint64            `json:"requestsTotal"`
+	FailuresTotal      uint64            `json:"failuresTotal"` // answered with a 5xx status by the data plane itself
 	Error              string            `json:"error"`
+	Build              string            `json:"build"`
 }
 
 // Drained is a backend that was drained.
@@ -96,7 +98,7 @@ func From(r *fleetv1.StatusResponse) Status {
 			ID: d.GetId(), Address: d.GetAddress(), Labels: labels, State: fleet.StateName(d.GetState()),
 			Version: d.GetVersion(), Revision: d.GetRevision(), Source: d.GetSource(),
 			LastContactSeconds: rounded(d.GetLastContactSeconds()),
-			RequestsTotal:      d.GetRequestsTotal(), Error: d.GetError(),
+			RequestsTotal:      d.GetRequestsTotal(), FailuresTotal: d.GetFailuresTotal(), Error: d.GetError(), Build: d.GetBuild(),
 		})
 	}
 	return s

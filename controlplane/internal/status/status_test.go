@@ -40,7 +40,7 @@ func TestTheDocument(t *testing.T) {
 			Version: "v", Revision: 7, Config: &fleetv1.ConfigStatus{File: "f", Error: "bad", LoadedAt: at},
 			Dataplanes: []*fleetv1.DataPlane{{
 				Id: "a", Address: "h:1", State: fleetv1.DataPlaneState_DATA_PLANE_STATE_REJECTED, Version: "u", Revision: 6,
-				Source: "disk", LastContactSeconds: 1.23456, RequestsTotal: 9, Error: "no",
+				Source: "disk", LastContactSeconds: 1.23456, RequestsTotal: 9, FailuresTotal: 2, Error: "no", Build: "1.2",
 			}},
 			Draining: []*fleetv1.DrainedBackend{
 				{Url: "http://h:1", Configured: true},
@@ -67,7 +67,9 @@ func TestTheDocument(t *testing.T) {
       "source": "disk",
       "lastContactSeconds": 1.235,
       "requestsTotal": 9,
-      "error": "no"
+      "failuresTotal": 2,
+      "error": "no",
+      "build": "1.2"
     }
   ],
   "draining": [

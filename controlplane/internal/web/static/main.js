@@ -1,0 +1,126 @@
+// Puts the page together: what the control plane says, and where it is shown.
+
+import { attribute, byId, el, facts, text } from "./dom.js";
+import { Feed } from "./feed.js";
+import { FleetTable, states } from "./fleet.js";
+import { Mosaic } from "./mosaic.js";
+import { Rates } from "./rates.js";
+import { ago, count, duration, plural, rate, short } from "./words.js";
+
+const table = new FleetTable();
+const mosaic = new Mosaic(byId("mosaic"), (d) => table.open(d));
+const rates = new Rates();
+
+let status = null;
+let seen = 0; // when the status was true, in milliseconds
+let lost = ""; // why there is no newer one
+
+new Feed({
+  url: () => "/api/v1/status",
+  every: 1000,
+  got(document) {
+    status = document;
+    showStatus();
+  },
+  outcome(reason, age) {
+    lost = reason;
+    if (!reason) seen = Date.now() - age * 1000;
+    showNotices();
+    showLive();
+  },
+});
+setInterval(showLive, 1000);
+
+function showStatus() {
+  const planes = status.dataplanes;
+  // Two data planes may be connected with one id.
+  const twins = new Map();
+  for (const d of planes) {
+    const n = twins.get(d.id) ?? 0;
+    twins.set(d.id, n + 1);
+    d.key = `${d.id} ${n}`;
+  }
+  rates.add(planes, Date.now() / 1000);
+  showHead();
+  showPlanes(planes);
+  showRequests(planes);
+  showBackends();
+  table.show(planes, status.version);
+}
+
+function showHead() {
+  const { config } = status;
+  facts(byId("facts"), [
+    ["Revision", count(status.revision)],
+    ["Version", short(status.version)],
+    ["File", config.file],
+    ["Accepted", ago((Date.now() - new Date(config.loadedAt)) / 1000)],
+  ]);
+  attribute(byId("facts").children[1].lastChild, "title", status.version);
+  attribute(byId("facts").children[2].lastChild, "title", config.file);
+}
+
+function showPlanes(planes) {
+  const numbers = states.map((state) => [state, planes.filter((d) => d.state === state).length]).reverse();
+  const words = numbers.filter(([, n]) => n).map(([state, n]) => `${count(n)} ${state}`);
+  const applied = numbers[0][1];
+  text(byId("planes-total"), count(planes.length));
+  text(byId("planes-sub"), words.join(", ") || "none has connected yet");
+  text(byId("count-fleet"), count(planes.length));
+  mosaic.show(planes, words.join(", "));
+  document.title = `${applied}/${planes.length} on r${status.revision} – Fleet`;
+}
+
+function showRequests(planes) {
+  const known = planes.filter((d) => d.rate !== undefined);
+  text(byId("requests-total"), known.length ? rate(known.reduce((sum, d) => sum + d.rate, 0)) : "–");
+}
+
+function showBackends() {
+  const bad = status.unhealthyBackends;
+  text(byId("backends-total"), bad ? count(bad) : "ok");
+  attribute(byId("backends-total"), "class", bad ? "big bad" : "big");
+  const drained = status.draining;
+  text(byId("backends-sub"), [bad ? "that some data plane cannot use" : "usable on every data plane", drained.length ? `${count(drained.length)} drained` : ""].filter(Boolean).join(", "));
+  byId("drained").replaceChildren(
+    ...drained.map((d) => el("li", {}, el("code", {}, d.url), ` ${progress(d)}`)),
+  );
+}
+
+function progress(d) {
+  const parts = [d.inFlight ? `${plural(d.inFlight, "request")} in flight` : "", d.unsettled.length ? `${plural(d.unsettled.length, "data plane")} to go` : "drained", d.inFile ? "" : "not in the file"];
+  return parts.filter(Boolean).join(", ");
+}
+
+// showLive says how old the data is.
+function showLive() {
+  if (document.hidden) return;
+  const age = seen ? (Date.now() - seen) / 1000 : 0;
+  const state = lost ? "lost" : !seen ? "waiting" : "ok";
+  attribute(byId("live"), "class", `live ${state}`);
+  const words = { ok: age < 3 ? "live" : `as of ${duration(age)} ago`, waiting: "connecting", lost: seen ? `not reached; as of ${duration(age)} ago` : "not reached" };
+  text(byId("live-text"), words[state]);
+  attribute(document.body, "class", lost ? "old" : "");
+}
+
+function showNotices() {
+  const notices = [];
+  if (lost) {
+    notices.push(["lost", "The control plane cannot be reached.", `${lost}. ${status ? "What is shown is what it said last" : "There is nothing to show yet"}; it is asked again every second. Data planes go on serving without it.`]);
+  }
+  if (status && status.config.lastLoad !== "ok") {
+    notices.push(["refused", `The newest content of ${status.config.file} was refused; revision ${status.revision} goes on.`, status.config.error]);
+  }
+  const place = byId("notices");
+  const content = JSON.stringify(notices);
+  if (place.dataset.content === content) return; // a screen reader says it once
+  place.dataset.content = content;
+  place.replaceChildren(...notices.map(([kind, title, more]) => el("section", { class: `notice ${kind}` }, el("h2", {}, title), el("pre", {}, more))));
+}
+
+// A slash leads to the search, as in many programs.
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, dialog *")) return;
+  event.preventDefault();
+  byId("fleet-search").focus();
+});

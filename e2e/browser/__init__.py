@@ -1,0 +1,1 @@
+"""The control plane's page in a real browser; see README.md one folder up."""

@@ -1,0 +1,265 @@
+"""The page shows the truth about real processes, and nothing that they say is more
+than text to it."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+from e2e.browser.webdriver import Browser
+from e2e.harness import ControlPlane, Program, Scenario, eventually
+from e2e.harness.processes import BUILD
+from e2e.harness.scenario import write
+
+# Runs in each page before its own scripts: what the policy has stopped, and whether
+# something that was meant as text has run.
+WATCH = """
+window.violations = [];
+window.ran = 0;
+document.addEventListener("securitypolicyviolation", (e) => window.violations.push(e.violatedDirective + " " + e.blockedURI));
+"""
+
+
+class Simulated(Program):
+    """Many data planes in one process; see e2e/bench/dataplanes."""
+
+    how = {"start_new_session": True}
+
+    def __init__(self, cp: ControlPlane, count: int, log: pathlib.Path):
+        argv = [BUILD / "bench" / "dataplanes", "--controlplane", cp.server, "--count", count, "--prefix", "edge"]
+        super().__init__("dataplanes", list(map(str, argv)), log)
+
+    def start(self) -> None:
+        self.may_end = False
+        with open(self.log_file, "ab") as log:
+            # Its end is when its input ends.
+            self.process = subprocess.Popen(self.argv, stdin=subprocess.PIPE, stdout=log, stderr=log, **self.how)
+
+    def stop(self) -> None:
+        self.process.stdin.close()
+        self.wait()
+
+
+class PageScenario(Scenario):
+    """One browser for all tests of a class."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.browser_dir = pathlib.Path(tempfile.mkdtemp(prefix="e2e-browser-"))
+        cls.addClassCleanup(shutil.rmtree, cls.browser_dir, ignore_errors=True)
+        cls.browser = Browser(cls.browser_dir)
+        cls.addClassCleanup(cls.browser.stop)
+        cls.browser.start()
+        cls.browser.devtools("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
+
+    def setUp(self):
+        super().setUp()
+        self.browser.size(1440, 960)
+        self.browser.scheme("light")
+        self.addCleanup(self.browser.open, "about:blank")
+
+    def open(self, cp: ControlPlane, view: str = "") -> None:
+        self.browser.console()  # what an earlier page has written
+        self.browser.open("http://127.0.0.1:%d/%s" % (cp.admin_port, view))
+        eventually(lambda: self.live().startswith("live"), "the page is live")
+
+    def live(self) -> str:
+        return self.browser.text("#live")
+
+    def rows(self, table: str = "fleet") -> list[list[str]]:
+        """The texts of the rows that are elements at the moment."""
+        return self.browser.script(
+            "return [...document.querySelectorAll(`#${arguments[0]}-rows tr:not(.spacer)`)].map((r) => [...r.cells].map((c) => c.textContent))",
+            table,
+        )
+
+    def states(self) -> dict[str, str]:
+        return {row[0]: row[1] for row in self.rows()}
+
+    def wait_row(self, name: str, state: str) -> None:
+        eventually(lambda: self.states().get(name) == state, "%s is shown as %s" % (name, state))
+
+    def assert_nothing_went_wrong(self, *expected: str) -> None:
+        """No error in the console but those that contain one of the words, and nothing
+        that the policy had to stop."""
+        self.assertEqual([], self.browser.script("return window.violations"))
+        self.assertEqual(0, self.browser.script("return window.ran"))
+        unexpected = [line for line in self.browser.console() if not any(word in line for word in expected)]
+        self.assertEqual([], unexpected)
+
+
+class Fleet(PageScenario):
+    def test_it_shows_what_runs_where_as_it_changes(self):
+        a = self.origin("a")
+        cp, (one, two) = self.fleet(self.config({"/x": [a]}), ["one", "two"], ["--label", "zone=north"])
+        self.open(cp)
+        eventually(lambda: self.states() == {"one": "applied", "two": "applied"}, "both are shown")
+        status = cp.status()
+        self.assertIn("Revision\n1", self.browser.text("#facts"))
+        self.assertIn(status["version"][:12], self.browser.text("#facts"))
+        self.assertEqual("2/2 on r1 – Fleet", self.browser.script("return document.title"))
+        self.assertIn("2 applied", self.browser.script("return document.querySelector('#mosaic').getAttribute('aria-label')"))
+
+        self.browser.click("#fleet-rows .open")
+        details = self.browser.text("#details")
+        for part in ("one", "zone=north", status["version"], "127.0.0.1:%d" % one.admin_port):
+            self.assertIn(part, details)
+        self.browser.press("\ue00c")  # Escape
+        eventually(lambda: not self.browser.script("return document.querySelector('#details').open"), "the details are closed")
+
+        two.kill()
+        self.wait_row("two", "disconnected")
+        self.assertEqual("applied", self.states()["one"])
+        two.start()
+        self.wait_row("two", "applied")
+
+        write(cp.config, self.config({"/x": [a], "/y": [a]}))
+        eventually(lambda: "Revision\n2" in self.browser.text("#facts"), "the new revision is shown")
+        eventually(lambda: all(row[2] == "2" and row[1] == "applied" for row in self.rows()), "it runs everywhere")
+        self.assert_nothing_went_wrong()
+
+    def test_a_refused_file_is_shown_with_its_reason(self):
+        a = self.origin("a")
+        good = self.config({"/x": [a], "/y": [a]})
+        cp, _ = self.fleet(good)
+        self.open(cp)
+        self.assertEqual("", self.browser.text("#notices"))
+        write(cp.config, good.replace("- from: /x", "- fron: /x"))
+        eventually(lambda: 'did you mean "from"?' in self.browser.text("#notices"), "the reason is shown")
+        self.assertIn("revision 1 goes on", self.browser.text("#notices"))
+        write(cp.config, good)
+        eventually(lambda: self.browser.text("#notices") == "", "it is gone when the file is good again")
+        self.assert_nothing_went_wrong()
+
+    def test_it_says_when_the_control_plane_cannot_be_reached(self):
+        a = self.origin("a")
+        cp, _ = self.fleet(self.config({"/x": [a]}))
+        self.open(cp)
+        eventually(lambda: len(self.rows()) == 1, "the data plane is shown")
+        cp.kill()
+        eventually(lambda: "cannot be reached" in self.browser.text("#notices"), "it is said")
+        eventually(lambda: self.live().startswith("not reached; as of "), "the age of what is shown is said")
+        self.assertEqual(1, len(self.rows()), "what was known last stays")
+        cp.start()
+        eventually(lambda: self.live() == "live" and self.browser.text("#notices") == "", "it is live again", within=60)
+        # A browser writes a line for each connection that is refused, whatever the page does.
+        self.assert_nothing_went_wrong("net::ERR_")
+
+    def test_nobody_is_asked_while_nobody_looks(self):
+        a = self.origin("a")
+        cp, _ = self.fleet(self.config({"/x": [a]}))
+        self.open(cp)
+        hide = """
+            Object.defineProperty(document, "hidden", { value: arguments[0], configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+            window.asked = performance.getEntriesByType("resource").length;
+            window.seconds = 0;
+            clearInterval(window.clock);
+            window.clock = setInterval(() => window.seconds++, 1000);
+        """
+        self.browser.script(hide, True)
+        eventually(lambda: self.browser.script("return window.seconds") >= 3, "three questions would have been asked")
+        # One may have been on its way.
+        self.assertLessEqual(self.browser.script("return performance.getEntriesByType('resource').length - window.asked"), 1)
+        self.browser.script(hide, False)
+        eventually(lambda: self.browser.script("return performance.getEntriesByType('resource').length - window.asked") >= 2, "it goes on")
+        self.assert_nothing_went_wrong()
+
+
+class Hostile(PageScenario):
+    """Whoever connects chooses an id, labels and errors."""
+
+    def test_what_data_planes_and_files_say_is_text(self):
+        a = self.origin("a")
+        evil = "<img src=x onerror=window.ran=1>"
+        good = self.config({"/x": [a]})
+        cp = self.control_plane(good)
+        self.data_plane("plain", cp)
+        names = [evil, "\"><script>window.ran=1</script>", "javascript:window.ran=1", "'-window.ran=1-'", "{{window.ran=1}}", "a&lt;b&amp;"]
+        for i, name in enumerate(names):
+            dp = self.data_plane("evil%d" % i, cp, flags=["--id", name, "--label", "x=" + evil])
+            self.assertTrue(dp)
+        self.open(cp)
+        eventually(lambda: set(self.states()) == {"plain", *names}, "every id is shown as it is")
+        self.assertIn("x=" + evil, [row[7] for row in self.rows()])
+
+        write(cp.config, good.replace("- from: /x", "- %s: /x" % json.dumps(evil)))
+        eventually(lambda: evil in self.browser.text("#notices"), "the problem is shown as it is")
+        for i in range(len(names) + 1):
+            self.browser.script("document.querySelectorAll('#fleet-rows .open')[arguments[0]].click()", i)
+            self.assertIn(self.browser.text("#details-title"), {"plain", *names})
+            self.browser.script("document.querySelector('#details').close()")
+        self.assertEqual(0, self.browser.script("return document.querySelectorAll('main img, main script, #details img, #notices img').length"))
+        self.assert_nothing_went_wrong()
+
+    def test_no_script_can_be_brought_in(self):
+        a = self.origin("a")
+        cp, _ = self.fleet(self.config({"/x": [a]}))
+        self.open(cp)
+        # A text that is used as HTML is refused, whoever tries it.
+        tried = """
+            const outcome = [];
+            for (const attempt of [
+              () => { document.querySelector("main").innerHTML = "<b>x</b>"; },
+              () => { const s = document.createElement("script"); s.textContent = "window.ran = 1"; document.body.append(s); },
+              () => { const s = document.createElement("script"); s.src = "data:text/javascript,window.ran=1"; document.body.append(s); },
+              () => { document.querySelector("main").setAttribute("onclick", "window.ran = 1"); document.querySelector("main").click(); },
+            ]) {
+              try { attempt(); } catch (e) { outcome.push(e.name); }
+            }
+            return outcome;
+        """
+        self.browser.script(tried)
+        eventually(lambda: len(self.browser.script("return window.violations")) >= 3, "the policy stops them")
+        self.assertEqual(0, self.browser.script("return window.ran"))
+        self.assertEqual(0, self.browser.script("return document.querySelectorAll('main b').length"))
+
+
+class Large(PageScenario):
+    COUNT = 1000
+
+    def test_a_thousand_data_planes(self):
+        a = self.origin("a")
+        cp = self.control_plane(self.config({"/x": [a]}))
+        self.program(Simulated(cp, self.COUNT, self.dir / "dataplanes.log"))
+        eventually(lambda: sum(d["state"] == "applied" for d in cp.data_planes().values()) == self.COUNT, "all have applied", within=60)
+        self.open(cp)
+        eventually(lambda: self.browser.text("#planes-total") == "1,000", "all are counted", within=60)
+        ids = sorted(cp.data_planes())
+        self.assertEqual(str(self.COUNT + 1), self.browser.script("return document.querySelector('#fleet-table').getAttribute('aria-rowcount')"))
+        self.assertLess(len(self.rows()), 100, "only what is seen is made")
+
+        # Every row is there when one scrolls to it.
+        seen: set[str] = set()
+        self.browser.script("scrollTo(0, 0)")
+        while True:
+            before = self.browser.script("return scrollY")
+            eventually(lambda: not seen.issuperset(new := {row[0] for row in self.rows()}) and (seen.update(new) or True) or len(seen) == self.COUNT, "there are more rows")
+            self.browser.script("scrollBy(0, innerHeight)")
+            if self.browser.script("return scrollY") == before:
+                break
+        eventually(lambda: seen.update(row[0] for row in self.rows()) or len(seen) == self.COUNT, "all have been seen")
+        self.assertEqual(ids, sorted(seen))
+
+        # The search finds one of a thousand, from the keyboard.
+        self.browser.press("/")
+        self.assertEqual("fleet-search", self.browser.script("return document.activeElement.id"))
+        self.browser.type("#fleet-search", ids[617])
+        eventually(lambda: [row[0] for row in self.rows()] == [ids[617]], "one is found")
+        self.assertEqual("1 of 1,000 data planes", self.browser.text("#fleet-shown"))
+        self.browser.script("const s = document.querySelector('#fleet-search'); s.value = ''; s.dispatchEvent(new Event('input'))")
+
+        # Sorted the other way round by a click on the head, which says so.
+        self.browser.script("scrollTo(0, 0)")
+        self.browser.click("#fleet-head .id button")
+        eventually(lambda: self.rows()[0][0] == max(ids, key=natural), "the last one is the first")
+        self.assertEqual("descending", self.browser.script("return document.querySelector('#fleet-head .id').getAttribute('aria-sort')"))
+        self.assert_nothing_went_wrong()
+
+
+def natural(name: str) -> tuple[str, int]:
+    """Sorts names that end with a number as people do."""
+    head = name.rstrip("0123456789")
+    return head, int(name[len(head):] or 0)
