@@ -22,6 +22,7 @@ func main() {
 		Stdout:  os.Stdout,
 		Stderr:  os.Stderr,
 		NoColor: os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb",
+		Getenv:  os.Getenv,
 		Build:   build(),
 		Serve:   serveUntilSignal,
 	}, os.Args[1:])

@@ -22,14 +22,16 @@ import (
 
 	"reverseproxy/dataplane/internal/loop"
 	"reverseproxy/dataplane/internal/subscribe"
+	"reverseproxy/proto/identity"
 )
 
 // settings are the command line, checked.
 type settings struct {
 	controlPlanes []string
+	tls           identity.Paths
 	insecure      bool
 	admin         string
-	id            string // empty: made of the host's name and the admin port
+	id            string // empty: see idOf
 	labels        map[string]string
 	address       string
 	port          uint16
@@ -51,9 +53,12 @@ func parse(args []string, out io.Writer) (*settings, error) {
 	f.SortFlags = false
 	f.SetOutput(io.Discard) // errors are ours to print
 	f.StringArrayVar(&s.controlPlanes, "controlplane", []string{"127.0.0.1:18000"}, "`host:port` of a control plane; repeatable, tried in order")
+	f.StringVar(&s.tls.CA, "tls-ca", "", "PEM `file` with the CAs that control planes are trusted by; the three go together,\nand controlplane certs makes them")
+	f.StringVar(&s.tls.Cert, "tls-cert", "", "PEM `file` with this data plane's certificate")
+	f.StringVar(&s.tls.Key, "tls-key", "", "PEM `file` with its private key")
 	f.BoolVar(&s.insecure, "insecure", false, "speak to control planes on other machines without encryption")
 	f.StringVar(&s.admin, "admin", "127.0.0.1:19000", "`host:port` for /metrics, /healthz, /readyz and /config; port 0 is any free one")
-	f.StringVar(&s.id, "id", "", "name of this data plane in the fleet (default <hostname>:<admin port>)")
+	f.StringVar(&s.id, "id", "", "name of this data plane in the fleet (default that in --tls-cert, else <hostname>:<admin port>)")
 	labels := f.StringArray("label", nil, "`key=value` shown in the fleet's status; repeatable")
 	f.StringVar(&s.address, "address", "", "IP `address` the proxy binds (default all)")
 	f.Uint16Var(&s.port, "port", 0, "`port` of the proxy, in place of the configuration's")
@@ -92,9 +97,15 @@ func (s *settings) check(args []string) error {
 		bad("unexpected argument %q: the configuration is given to the control plane", args[0])
 	}
 	for _, a := range s.controlPlanes {
-		if err := subscribe.CheckAddress(a, s.insecure); err != nil {
+		if err := subscribe.CheckAddress(a, s.insecure || s.tls.Given()); err != nil {
 			errs = append(errs, err)
 		}
+	}
+	if err := s.tls.Check(); err != nil {
+		errs = append(errs, err)
+	}
+	if s.insecure && s.tls.Given() {
+		bad("--insecure is for a stream without encryption, and goes without --tls-ca, --tls-cert and --tls-key")
 	}
 	if _, port, err := net.SplitHostPort(s.admin); err != nil {
 		bad("--admin %q: want host:port", s.admin)
@@ -158,10 +169,14 @@ func (s *settings) logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, o))
 }
 
-// idOf returns the id, made up when none is given.
-func (s *settings) idOf(adminPort uint16) (string, error) {
-	if s.id != "" {
+// idOf returns the id: the one that is given, or that in the certificate, if there is
+// one, or else one that is made up.
+func (s *settings) idOf(adminPort uint16, certificates *identity.Certificates) (string, error) {
+	switch {
+	case s.id != "":
 		return s.id, nil
+	case certificates != nil:
+		return certificates.Identity().Name, nil
 	}
 	host, err := os.Hostname()
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"reverseproxy/dataplane/internal/loop"
+	"reverseproxy/proto/identity"
 )
 
 func TestParse(t *testing.T) {
@@ -31,6 +32,9 @@ func TestParse(t *testing.T) {
 		{"defaults", "", defaults(func(*settings) {})},
 		{"several control planes", "--controlplane localhost:1 --controlplane [::1]:2", defaults(func(s *settings) {
 			s.controlPlanes = []string{"localhost:1", "[::1]:2"}
+		})},
+		{"TLS", "--tls-ca a --tls-cert b --tls-key c --controlplane cp.example.com:1", defaults(func(s *settings) {
+			s.tls, s.controlPlanes = identity.Paths{CA: "a", Cert: "b", Key: "c"}, []string{"cp.example.com:1"}
 		})},
 		{"insecure", "--insecure --controlplane cp.example.com:1", defaults(func(s *settings) {
 			s.insecure, s.controlPlanes = true, []string{"cp.example.com:1"}
@@ -68,6 +72,8 @@ func TestWrongUsage(t *testing.T) {
 		{"control plane with port 0", "--controlplane localhost:0", []string{"1 to 65535"}},
 		{"control plane without host", "--controlplane :18000", []string{"host is missing"}},
 		{"control plane elsewhere", "--controlplane 192.0.2.1:18000", []string{"192.0.2.1:18000", "--insecure"}},
+		{"half of TLS", "--tls-ca a --tls-key b", []string{"no --tls-cert"}},
+		{"TLS and insecure", "--tls-ca a --tls-cert b --tls-key c --insecure", []string{"--insecure is for a stream without encryption"}},
 		{"control plane by name", "--controlplane cp.example.com:18000", []string{"--insecure"}},
 		{"admin without port", "--admin localhost", []string{"--admin"}},
 		{"admin port out of range", "--admin :70000", []string{"--admin"}},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -25,6 +26,7 @@ import (
 	"reverseproxy/dataplane/internal/resolve"
 	"reverseproxy/dataplane/internal/subscribe"
 	"reverseproxy/dataplane/internal/table"
+	"reverseproxy/proto/identity"
 )
 
 // serve runs the data plane until ctx ends, and then drains it.
@@ -50,7 +52,11 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 	}
 	defer closeAdmin(adminServer)
 	adminPort := uint16(adminServer.Addr().Port)
-	id, err := s.idOf(adminPort)
+	certificates, err := s.certificates(log)
+	if err != nil {
+		return err
+	}
+	id, err := s.idOf(adminPort, certificates)
 	if err != nil {
 		return err
 	}
@@ -85,7 +91,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 		AccessLog: writer, Live: live, State: state, Log: log,
 	})
 	subscriber := subscribe.New(subscribe.Options{
-		ControlPlanes: s.controlPlanes, ID: id, Labels: s.labels, Build: build(),
+		ControlPlanes: s.controlPlanes, Certificates: certificates, ID: id, Labels: s.labels, Build: build(),
 		AdminAddress: adminServer.Addr().String(), Activator: activator, Store: subscribe.NewStore(stateDir),
 		Quietly: func(size uint64, work func()) { quietly(size, activator.InForce() != nil, work) },
 		Fleet:   &state.Fleet, Place: &state.Place, Metrics: set, Log: log,
@@ -104,6 +110,10 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 		adminErr = adminServer.Serve(admin.Options{Activator: activator, Health: watcher, Metrics: registry, Log: log})
 	})
 	g.Go(func() { state.Backends.Run(ctx) })
+	if certificates != nil {
+		registry.MustRegister(expiry(certificates))
+		g.Go(func() { certificates.Run(ctx) })
+	}
 	log.Info("listening", "admin", adminServer.Addr().String(), "id", id, "build", build(), "threads", threads)
 
 	// Unready at once, before anything that takes time.
@@ -171,6 +181,25 @@ func onSignal(sig os.Signal, f func()) (stop func()) {
 		close(signals)
 		g.Wait()
 	}
+}
+
+// certificates reads the files for mutual TLS; nil: the stream is plaintext.
+func (s *settings) certificates(log *slog.Logger) (*identity.Certificates, error) {
+	if !s.tls.Given() {
+		return nil, nil
+	}
+	c, err := identity.Load(s.tls, identity.DataPlane, log)
+	if err != nil {
+		return nil, fmt.Errorf("certificates: %w", err)
+	}
+	return c, nil
+}
+
+func expiry(c *identity.Certificates) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "dataplane_tls_certificate_expiry_timestamp_seconds",
+		Help: "When the certificate ends that the data plane presents to control planes, in Unix time.",
+	}, func() float64 { return float64(c.Expiry().Unix()) })
 }
 
 func threadsGauge(n int) prometheus.Collector {

@@ -318,9 +318,10 @@ type controlPlane struct {
 	server  *grpc.Server
 	table   *routetablev1.Chunk
 	goodbye chan struct{}
+	ids     chan string // of who has said hello
 }
 
-func startControlPlane(t *testing.T, rt *routetablev1.RouteTable, version string) *controlPlane {
+func startControlPlane(t *testing.T, rt *routetablev1.RouteTable, version string, options ...grpc.ServerOption) *controlPlane {
 	t.Helper()
 	wire, err := proto.Marshal(rt)
 	if err != nil {
@@ -335,7 +336,7 @@ func startControlPlane(t *testing.T, rt *routetablev1.RouteTable, version string
 		t.Fatal(err)
 	}
 	cp := &controlPlane{
-		address: l.Addr().String(), server: grpc.NewServer(), goodbye: make(chan struct{}, 10),
+		address: l.Addr().String(), server: grpc.NewServer(options...), goodbye: make(chan struct{}, 10), ids: make(chan string, 10),
 		table: &routetablev1.Chunk{
 			Version: version, Revision: 5, Count: 1, Encoding: routetablev1.Encoding_ENCODING_GZIP, DecodedSize: uint64(len(wire)), Data: b.Bytes(),
 		},
@@ -359,6 +360,7 @@ func (cp *controlPlane) Subscribe(stream grpc.BidiStreamingServer[routetablev1.S
 		}
 		switch m.GetMessage().(type) {
 		case *routetablev1.SubscribeRequest_Hello:
+			cp.ids <- m.GetHello().GetId()
 			err = stream.Send(&routetablev1.SubscribeResponse{Message: &routetablev1.SubscribeResponse_Chunk{Chunk: cp.table}})
 		case *routetablev1.SubscribeRequest_Heartbeat:
 			err = stream.Send(&routetablev1.SubscribeResponse{Message: &routetablev1.SubscribeResponse_Alive{Alive: &routetablev1.Alive{}}})

@@ -97,23 +97,21 @@ func Of(c *x509.Certificate) (Identity, error) {
 // FromContext returns who is at the other end of a call, by its verified
 // certificate; false: the connection has no TLS, or the certificate no identity.
 func FromContext(ctx context.Context) (Identity, bool) {
-	c := certificateOf(ctx)
-	if c == nil {
-		return Identity{}, false
-	}
-	i, err := Of(c)
+	i, err := Caller(ctx)
 	return i, err == nil
 }
 
-// certificateOf returns the verified certificate of the other end; nil without TLS.
-func certificateOf(ctx context.Context) *x509.Certificate {
+// Caller is FromContext with the reason why it is not known.
+func Caller(ctx context.Context) (Identity, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
-		return nil
+		return Identity{}, errNoTLS
 	}
 	info, ok := p.AuthInfo.(credentials.TLSInfo)
 	if !ok || len(info.State.PeerCertificates) == 0 {
-		return nil
+		return Identity{}, errNoTLS
 	}
-	return info.State.PeerCertificates[0]
+	return Of(info.State.PeerCertificates[0])
 }
+
+var errNoTLS = errors.New("there is none, the connection is not encrypted")

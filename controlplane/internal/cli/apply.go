@@ -27,7 +27,7 @@ func setUpApply(env *Env, flags *pflag.FlagSet) func(context.Context, []string) 
 	var r remote
 	var w waitFlags
 	output := outputFormat("table")
-	r.flags(flags)
+	r.flags(env, flags)
 	flags.VarP(&output, "output", "o", "for people or for scripts")
 	force := flags.Bool("force", false, "accept that most endpoints, or all, are dropped")
 	w.flags(flags)

@@ -28,10 +28,20 @@ type Env struct {
 	Stdout, Stderr io.Writer
 	// NoColor switches colour off also on a terminal.
 	NoColor bool
+	// Getenv returns environment variables; nil: there are none.
+	Getenv func(string) string
 	// Build is the program's version.
 	Build string
 	// Serve runs a control plane until the context ends.
 	Serve func(context.Context, serve.Options) error
+}
+
+// getenv returns an environment variable, empty when it is not set.
+func (e *Env) getenv(name string) string {
+	if e.Getenv == nil {
+		return ""
+	}
+	return e.Getenv(name)
 }
 
 // helpWidth is the length of the help's lines, in characters.

@@ -1,21 +1,24 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"reverseproxy/controlplane/internal/serve"
 	fleetv1 "reverseproxy/proto/fleet/v1"
+	"reverseproxy/proto/identity"
 )
 
 const (
@@ -44,38 +47,88 @@ func (e unreachableError) Is(target error) bool { return target == errUnreachabl
 // remote is the control plane that a client sub-command speaks to.
 type remote struct {
 	server   string
+	tls      identity.Paths
+	usual    identity.Paths // those of the environment
 	insecure bool
+	creds    *identity.Client
 	conn     *grpc.ClientConn
 	fleet    fleetv1.FleetServiceClient
+	// release ends what follows the files for TLS.
+	release func()
 }
 
-// flags defines how to reach it.
-func (r *remote) flags(f *pflag.FlagSet) {
-	f.StringVar(&r.server, "server", "127.0.0.1:18000", "`address` of the control plane's gRPC")
+// flags defines how to reach it. What is the same for each command can come from the
+// environment.
+func (r *remote) flags(env *Env, f *pflag.FlagSet) {
+	f.StringVar(&r.server, "server", cmp.Or(env.getenv("CONTROLPLANE_SERVER"), "127.0.0.1:18000"),
+		"`address` of the control plane's gRPC; also in $CONTROLPLANE_SERVER")
+	r.tls = identity.Paths{CA: env.getenv("CONTROLPLANE_TLS_CA"), Cert: env.getenv("CONTROLPLANE_TLS_CERT"), Key: env.getenv("CONTROLPLANE_TLS_KEY")}
+	r.usual = r.tls
+	tlsFlags(f, &r.tls, "; also in $CONTROLPLANE_TLS_CA, _CERT and _KEY")
 	f.BoolVar(&r.insecure, "insecure", false, "speak to a control plane on another machine without encryption")
+}
+
+// tlsFlags defines the flags for mutual TLS; what is in p is their default.
+func tlsFlags(f *pflag.FlagSet, p *identity.Paths, more string) {
+	f.StringVar(&p.CA, "tls-ca", p.CA, "PEM `file` with the CAs that are trusted; the three go together, and controlplane certs makes them"+more)
+	f.StringVar(&p.Cert, "tls-cert", p.Cert, "PEM `file` with the own certificate")
+	f.StringVar(&p.Key, "tls-key", p.Key, "PEM `file` with its private key")
 }
 
 // dial prepares the connection; the first call makes it.
 func (r *remote) dial() error {
-	if err := serve.CheckListen("--server", r.server, r.insecure); err != nil {
+	if r.insecure && r.tls == r.usual {
+		r.tls = identity.Paths{} // the command line has the last word
+	}
+	if err := serve.CheckListen("--server", r.server, r.tls, r.insecure); err != nil {
 		return usagef("%v", err)
+	}
+	if err := r.secure(); err != nil {
+		return err
 	}
 	retry := backoff.DefaultConfig
 	retry.BaseDelay, retry.MaxDelay = reconnectDelay, reconnectDelay
 	conn, err := grpc.NewClient("passthrough:///"+r.server,
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: askTimeout}),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(r.creds),
 		grpc.WithNoProxy(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
 	if err != nil {
+		r.release()
 		return usagef("--server %s: %v", r.server, err)
 	}
 	r.conn, r.fleet = conn, fleetv1.NewFleetServiceClient(conn)
 	return nil
 }
 
+// secure prepares TLS, if that is wanted. Commands like status --watch may outlive
+// their certificates, so the files are followed.
+func (r *remote) secure() error {
+	r.release = func() {}
+	if !r.tls.Given() {
+		r.creds = identity.NewClient(nil)
+		return nil
+	}
+	c, err := identity.Load(r.tls, "", slog.New(slog.DiscardHandler))
+	if err != nil {
+		return fmt.Errorf("certificates: %w", err)
+	}
+	r.creds = identity.NewClient(c)
+	ctx, cancel := context.WithCancel(context.Background())
+	var following sync.WaitGroup
+	following.Go(func() { c.Run(ctx) })
+	r.release = func() {
+		cancel()
+		following.Wait()
+	}
+	return nil
+}
+
 // close ends the connection; what it could report no longer matters.
-func (r *remote) close() { _ = r.conn.Close() }
+func (r *remote) close() {
+	_ = r.conn.Close()
+	r.release()
+}
 
 // status asks for the fleet.
 func (r *remote) status(ctx context.Context, request *fleetv1.StatusRequest) (*fleetv1.StatusResponse, error) {
@@ -101,6 +154,9 @@ func (r *remote) explainError(err error) error {
 	s := status.Convert(err)
 	switch s.Code() {
 	case codes.Unavailable:
+		if trouble := r.creds.Trouble(); trouble != nil {
+			return unreachableError(fmt.Sprintf("control plane at %s: %v", r.server, trouble))
+		}
 		return unreachableError(fmt.Sprintf("no control plane can be reached at %s (%s); is it running? --server names another one", r.server, cause(s.Message())))
 	case codes.DeadlineExceeded:
 		return unreachableError(fmt.Sprintf("the control plane at %s does not answer; is it overloaded or stopped, or is something else listening there?", r.server))

@@ -39,7 +39,7 @@ func setUpDrain(env *Env, flags *pflag.FlagSet) func(context.Context, []string) 
 	var r remote
 	var w waitFlags
 	output := outputFormat("table")
-	r.flags(flags)
+	r.flags(env, flags)
 	flags.VarP(&output, "output", "o", "for people or for scripts")
 	force := flags.Bool("force", false, "accept that an endpoint has no backend left and answers 503")
 	list := flags.Bool("list", false, "show the drained backends")
@@ -73,7 +73,7 @@ func setUpUndrain(env *Env, flags *pflag.FlagSet) func(context.Context, []string
 	var r remote
 	var w waitFlags
 	output := outputFormat("table")
-	r.flags(flags)
+	r.flags(env, flags)
 	flags.VarP(&output, "output", "o", "for people or for scripts")
 	w.flags(flags)
 	return func(ctx context.Context, args []string) error {

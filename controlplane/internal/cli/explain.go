@@ -32,7 +32,7 @@ func setUpExplain(env *Env, flags *pflag.FlagSet) func(context.Context, []string
 	file := flags.String("config", "", "explain by this `file` instead of the running configuration")
 	method := flags.StringP("request", "X", http.MethodGet, "`method` of the request")
 	headers := flags.StringArrayP("header", "H", nil, "`'Name: value'`, repeatable; Host replaces the URL's")
-	r.flags(flags)
+	r.flags(env, flags)
 	flags.VarP(&output, "output", "o", "for people or for scripts")
 	return func(ctx context.Context, args []string) error {
 		if len(args) != 1 {

@@ -28,6 +28,7 @@ func setUpServe(env *Env, flags *pflag.FlagSet) func(context.Context, []string) 
 	var o serve.Options
 	flags.StringVar(&o.Listen, "listen", "127.0.0.1:18000", "`address` of gRPC, for data planes and the command line; port 0 is any free one")
 	flags.StringVar(&o.Admin, "admin", "127.0.0.1:18080", "`address` of HTTP: /metrics, /healthz, /readyz, /api/v1/status; port 0 is any free one")
+	tlsFlags(flags, &o.TLS, "")
 	flags.BoolVar(&o.Insecure, "insecure", false, "serve gRPC without encryption also beyond this machine")
 	flags.StringVar(&o.StateDir, "state-dir", "", "`directory` that keeps the revision and the drained backends over restarts (default: they are not kept)")
 	flags.DurationVar(&o.ApplyDeadline, "apply-deadline", fleet.DefaultApplyDeadline, "`time` a data plane has to apply a route table before it counts as stale")
@@ -48,7 +49,7 @@ func setUpServe(env *Env, flags *pflag.FlagSet) func(context.Context, []string) 
 				return usagef("%s must be more than zero", name)
 			}
 		}
-		if err := serve.CheckListen("--listen", o.Listen, o.Insecure); err != nil {
+		if err := serve.CheckListen("--listen", o.Listen, o.TLS, o.Insecure); err != nil {
 			return usagef("%v", err)
 		}
 		if err := serve.CheckAddress("--admin", o.Admin); err != nil {

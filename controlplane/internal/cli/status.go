@@ -40,7 +40,7 @@ func setUpStatus(env *Env, flags *pflag.FlagSet) func(context.Context, []string)
 	var r remote
 	var w waitFlags
 	output := outputFormat("table")
-	r.flags(flags)
+	r.flags(env, flags)
 	flags.VarP(&output, "output", "o", "for people or for scripts")
 	watch := flags.Bool("watch", false, "show it again every second until interrupted")
 	endpoints := flags.Bool("endpoints", false, "with -o json: add every endpoint in use, with its backends")

@@ -36,7 +36,7 @@ const (
 
 func setUpTop(env *Env, flags *pflag.FlagSet) func(context.Context, []string) error {
 	var r remote
-	r.flags(flags)
+	r.flags(env, flags)
 	once := flags.Bool("once", false, "show it once")
 	rows := flags.IntP("rows", "n", 0, "how many `rows` (default: what fits into the terminal, else 20)")
 	return func(ctx context.Context, args []string) error {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"reverseproxy/proto/identity"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
@@ -98,6 +99,10 @@ func (s *Server) Subscribe(rpc grpc.BidiStreamingServer[routetablev1.SubscribeRe
 		return errStopping
 	}
 
+	if who, ok := identity.FromContext(st.ctx); ok && who.Name != hello.GetId() {
+		return status.Errorf(codes.PermissionDenied, "the data plane says that it is %q, and its certificate is that of %q; "+
+			"start it without --id, or issue a certificate for its id", hello.GetId(), who.Name)
+	}
 	session, err := s.fleet.connect(hello, peerAddress(st.ctx))
 	if err != nil {
 		code := codes.InvalidArgument

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"google.golang.org/grpc"
 
+	"reverseproxy/controlplane/internal/access"
 	"reverseproxy/controlplane/internal/admin"
 	"reverseproxy/controlplane/internal/fleet"
 	"reverseproxy/controlplane/internal/history"
@@ -28,6 +29,7 @@ import (
 	"reverseproxy/controlplane/internal/source"
 	"reverseproxy/controlplane/internal/status"
 	fleetv1 "reverseproxy/proto/fleet/v1"
+	"reverseproxy/proto/identity"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
@@ -37,6 +39,8 @@ type Options struct {
 	Config string
 	// Listen is host:port of gRPC, Admin of HTTP; port 0 is any free one.
 	Listen, Admin string
+	// TLS are the files for mutual TLS; none: gRPC is plaintext.
+	TLS identity.Paths
 	// Insecure lets plaintext gRPC be served beyond this machine.
 	Insecure bool
 	// StateDir keeps the history and the drained backends over restarts; empty: they
@@ -84,24 +88,33 @@ func CheckAddress(flag, address string) error {
 	return nil
 }
 
-// CheckListen returns an error when an address is not host:port, or when gRPC without encryption would be reachable
-// from other machines and insecure does not allow it.
-func CheckListen(flag, address string, insecure bool) error {
-	if err := CheckAddress(flag, address); err != nil {
+// CheckListen returns an error when an address is not host:port, when the files for TLS
+// are not all given or none, or when gRPC without encryption would be reachable from
+// other machines and insecure does not allow it.
+func CheckListen(flag, address string, tls identity.Paths, insecure bool) error {
+	if err := errors.Join(CheckAddress(flag, address), tls.Check()); err != nil {
 		return err
 	}
+	if tls.Given() && insecure {
+		return errors.New("--insecure is for gRPC without encryption, and goes without --tls-ca, --tls-cert and --tls-key")
+	}
 	host, _, _ := net.SplitHostPort(address)
-	if ip := net.ParseIP(host); insecure || host == "localhost" || ip != nil && ip.IsLoopback() {
+	if ip := net.ParseIP(host); tls.Given() || insecure || host == "localhost" || ip != nil && ip.IsLoopback() {
 		return nil
 	}
 	return fmt.Errorf("%s %s is not a loopback address and gRPC is not encrypted; "+
-		"use 127.0.0.1 or give --insecure to accept that anyone on the network can read and change the configuration", flag, address)
+		"use 127.0.0.1, or give --tls-ca, --tls-cert and --tls-key (controlplane certs makes them), "+
+		"or --insecure to accept that anyone on the network can read and change the configuration", flag, address)
 }
 
 // Run serves until the context ends, which is a clean stop. Data planes are
 // served only once there is a valid configuration.
 func Run(ctx context.Context, o Options) error {
 	f, loader, err := load(o)
+	if err != nil {
+		return err
+	}
+	options, certificates, err := secured(o)
 	if err != nil {
 		return err
 	}
@@ -116,11 +129,12 @@ func Run(ctx context.Context, o Options) error {
 	}
 
 	streams := fleet.NewServer(f, fleet.ServerOptions{})
-	grpcServer := grpc.NewServer(fleet.GRPCOptions()...)
+	grpcServer := grpc.NewServer(append(fleet.GRPCOptions(), options...)...)
 	routetablev1.RegisterRouteTableServiceServer(grpcServer, streams)
 	fleetv1.RegisterFleetServiceServer(grpcServer, reconcile.NewService(loader, f, o.Log))
 	var ready atomic.Bool
-	adminServer := admin.NewServer(registry(f, loader, o.Build), shown{f, loader}, ready.Load, o.Log)
+	metrics := registry(f, loader, o.Build)
+	adminServer := admin.NewServer(metrics, shown{f, loader}, ready.Load, o.Log)
 
 	// The first server to fail ends the others.
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -130,6 +144,10 @@ func Run(ctx context.Context, o Options) error {
 	running.Go(func() { cancel(adminServer.Serve(adminListener)) })
 	running.Go(func() { loader.Run(ctx, o.Reload) })
 	running.Go(func() { sweep(ctx, f) })
+	if certificates != nil {
+		metrics.MustRegister(expiry(certificates))
+		running.Go(func() { certificates.Run(ctx) })
+	}
 
 	ready.Store(true)
 	grpcAddress, adminAddress := grpcListener.Addr().String(), adminListener.Addr().String()
@@ -181,6 +199,27 @@ func load(o Options) (*fleet.Fleet, *reconcile.Loader, error) {
 		return nil, nil, &InvalidConfigError{err}
 	}
 	return f, loader, nil
+}
+
+// secured returns what mutual TLS adds to the gRPC server, and its certificates;
+// nothing when it is not wanted.
+func secured(o Options) ([]grpc.ServerOption, *identity.Certificates, error) {
+	if !o.TLS.Given() {
+		return nil, nil, nil
+	}
+	c, err := identity.Load(o.TLS, identity.ControlPlane, o.Log)
+	if err != nil {
+		return nil, nil, fmt.Errorf("certificates: %w", err)
+	}
+	return access.New(o.Log).Options(c), c, nil
+}
+
+// expiry is the metric about the certificate.
+func expiry(c *identity.Certificates) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "controlplane_tls_certificate_expiry_timestamp_seconds",
+		Help: "When the certificate ends that the control plane presents, in Unix time.",
+	}, func() float64 { return float64(c.Expiry().Unix()) })
 }
 
 // shown is what the admin server shows.

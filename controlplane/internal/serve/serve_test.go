@@ -24,6 +24,7 @@ import (
 	"reverseproxy/controlplane/internal/fleet/fleettest"
 	"reverseproxy/controlplane/internal/serve"
 	fleetv1 "reverseproxy/proto/fleet/v1"
+	"reverseproxy/proto/identity"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
@@ -394,11 +395,11 @@ func TestPlaintextBeyondThisMachineNeedsADecision(t *testing.T) {
 		{"0.0.0.0:1", false}, {":1", false}, {"[::]:1", false}, {"192.0.2.1:1", false}, {"example.com:1", false},
 		{"127.0.0.1", false}, {"", false},
 	} {
-		if err := serve.CheckListen("--listen", test.address, false); (err == nil) != test.ok {
+		if err := serve.CheckListen("--listen", test.address, identity.Paths{}, false); (err == nil) != test.ok {
 			t.Errorf("%q: %v, want ok %t", test.address, err, test.ok)
 		}
 	}
-	if err := serve.CheckListen("--listen", ":1", true); err != nil {
+	if err := serve.CheckListen("--listen", ":1", identity.Paths{}, true); err != nil {
 		t.Errorf("with --insecure: %v", err)
 	}
 }

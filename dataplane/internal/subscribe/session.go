@@ -14,10 +14,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
 	"reverseproxy/dataplane/internal/activate"
+	"reverseproxy/proto/identity"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
@@ -37,9 +37,9 @@ var (
 )
 
 // CheckAddress reports whether a control plane may be reached at address: it must
-// be host:port, and on this machine unless insecure is set, because the stream is
-// not encrypted.
-func CheckAddress(address string, insecure bool) error {
+// be host:port, and on this machine unless anywhere is set, because the stream is
+// encrypted or need not be.
+func CheckAddress(address string, anywhere bool) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return fmt.Errorf("control plane address %q: want host:port", address)
@@ -50,18 +50,20 @@ func CheckAddress(address string, insecure bool) error {
 	if host == "" {
 		return fmt.Errorf("control plane address %q: the host is missing", address)
 	}
-	if insecure || host == "localhost" {
+	if anywhere || host == "localhost" {
 		return nil
 	}
 	if ip, err := netip.ParseAddr(host); err == nil && ip.Unmap().IsLoopback() {
 		return nil
 	}
-	return fmt.Errorf("control plane address %q is not on this machine and the stream would not be encrypted; give --insecure to accept that", address)
+	return fmt.Errorf("control plane address %q is not on this machine and the stream would not be encrypted; "+
+		"give --tls-ca, --tls-cert and --tls-key, or --insecure to accept that", address)
 }
 
 // session is one stream to one control plane.
 type session struct {
 	s      *Subscriber
+	creds  *identity.Client
 	stream grpc.BidiStreamingClient[routetablev1.SubscribeRequest, routetablev1.SubscribeResponse]
 	ctx    context.Context // of the stream
 	cancel context.CancelCauseFunc
@@ -83,11 +85,11 @@ func (s *Subscriber) session(stop context.Context, address string) (*session, er
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(stop))
 	defer cancel(nil)
 	x := &session{
-		s: s, ctx: ctx, cancel: cancel, began: time.Now(),
+		s: s, creds: identity.NewClient(s.o.Certificates), ctx: ctx, cancel: cancel, began: time.Now(),
 		out: make(chan *routetablev1.SubscribeRequest), asked: make(chan *routetablev1.Report, 1),
 	}
 	conn, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(x.creds),
 		grpc.WithNoProxy(),
 		grpc.WithUserAgent("reverseproxy-dataplane/"+s.o.Build),
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: s.o.Silence}),
@@ -124,14 +126,17 @@ func (s *Subscriber) session(stop context.Context, address string) (*session, er
 	return x, err
 }
 
-// reason prefers this side's reason for the end of the stream to what the
-// library makes of it.
+// reason prefers this side's reason for the end of the stream, and why there is no
+// agreement about certificates, to what the library makes of it.
 func (x *session) reason(err error) error {
 	if cause := context.Cause(x.ctx); cause != nil {
 		return cause
 	}
 	if errors.Is(err, io.EOF) {
 		return errClosed
+	}
+	if trouble := x.creds.Trouble(); trouble != nil && !x.heard {
+		return trouble
 	}
 	return err
 }

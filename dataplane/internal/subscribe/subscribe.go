@@ -20,6 +20,7 @@ import (
 	"reverseproxy/dataplane/internal/activate"
 	"reverseproxy/dataplane/internal/limit"
 	"reverseproxy/dataplane/internal/metrics"
+	"reverseproxy/proto/identity"
 )
 
 // Options say who subscribes, and where. The zero durations mean the defaults.
@@ -27,6 +28,8 @@ type Options struct {
 	// ControlPlanes are tried in this order, host:port each; at least one. See
 	// CheckAddress.
 	ControlPlanes []string
+	// Certificates are for mutual TLS; nil: the streams are plaintext.
+	Certificates *identity.Certificates
 	// ID and Labels name the data plane; valid UTF-8.
 	ID     string
 	Labels map[string]string
