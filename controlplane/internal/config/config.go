@@ -45,6 +45,8 @@ type Config struct {
 	ResolveInterval time.Duration
 	// Tests are requests and what is to become of them, in the order of the file.
 	Tests []Test
+	// Rollout is how a change of the file goes through the fleet.
+	Rollout Rollout
 	// AcknowledgeDrop is the beginning of the version of the route table that
 	// may lose most of its endpoints to this file: at least 8 hexadecimal
 	// digits in lower case, or empty.
@@ -233,6 +235,7 @@ func builtin() Config {
 		},
 		AccessLog:       AccessLog{Format: "json", SamplePerMillion: routetable.SamplePerMillion},
 		ResolveInterval: routetable.DefaultResolveInterval,
+		Rollout:         defaultRollout(),
 	}
 }
 

@@ -50,6 +50,8 @@ func (r *reader) file(n node) {
 			r.dns(v, at)
 		case "tests":
 			r.tests(v, at)
+		case "rollout":
+			r.rollout(v, at)
 		case "acknowledgeDrop":
 			r.acknowledgeDrop(v, at)
 		default:

@@ -110,6 +110,13 @@ var defaults = config.Config{
 	},
 	AccessLog:       config.AccessLog{Format: "json", SamplePerMillion: 1_000_000},
 	ResolveInterval: 10 * time.Second,
+	Rollout:         atOnce,
+}
+
+// atOnce is how a change goes through the fleet when the file says nothing about it.
+var atOnce = config.Rollout{
+	Steps: []config.Step{{Percent: 100}}, Bake: 30 * time.Second, MinRequests: 100, OnNoTraffic: "continue",
+	AbortOn: config.AbortOn{Rejected: 1, Disconnected: 1, ErrorRate: 2, LatencyP99: 2},
 }
 
 func TestMinimalFile(t *testing.T) {
@@ -134,6 +141,7 @@ acknowledgeDrop: 00001234
 accessLog: {path: /var/log/access.log, format: combined, sample: 0.25}
 requestId: true
 dns: {interval: 1m}
+rollout: {steps: [1, 5, 25%, 100%], canary: {canary: "yes", zone: a}, bake: 1m, minRequests: 7, onNoTraffic: pause, abortOn: {rejected: 0, disconnected: 2, errorRate: 0.5%, latencyP99: 1.5x}}
 port: 65535
 endpoints:
 - name: the shop
@@ -165,8 +173,13 @@ endpoints:
 			HeaderTimeout: 90 * time.Second, IdleTimeout: 250 * time.Millisecond, MaxConnections: 9},
 		AccessLog: config.AccessLog{Path: "/var/log/access.log", Format: "combined", SamplePerMillion: 250_000},
 		RequestID: true, ResolveInterval: time.Minute,
+		Rollout: config.Rollout{
+			Steps:  []config.Step{{Count: 1}, {Count: 5}, {Percent: 25}, {Percent: 100}},
+			Canary: map[string]string{"canary": "yes", "zone": "a"}, Bake: time.Minute, MinRequests: 7, OnNoTraffic: "pause",
+			AbortOn: config.AbortOn{Disconnected: 2, ErrorRate: 0.5, LatencyP99: 1.5},
+		},
 		Endpoints: []config.Endpoint{{
-			Position: config.Position{Line: 10, Column: 3},
+			Position: config.Position{Line: 11, Column: 3},
 			Name:     "the shop", Path: "/assets", Prefix: true,
 			Hosts:        []string{"*.example.com", "shop.example.com"},
 			Methods:      []string{"GET", "HEAD"},

@@ -177,6 +177,7 @@ var (
 		{key: "proxyProtocol", def: "false"},
 		dnsSchema,
 		testsSchema,
+		rolloutSchema,
 		{key: "acknowledgeDrop", def: `""`},
 	}}, nil)
 )
@@ -195,6 +196,7 @@ var synonyms = map[string]string{
 	"file": "path", "log": "accessLog", "logging": "accessLog", "rate": "sample", "sampling": "sample",
 	"check": "healthCheck", "checks": "healthCheck", "health": "healthCheck", "outlierDetection": "passive", "probe": "active", "resolver": "dns",
 	"assertions": "tests", "asserts": "tests", "expectation": "expect", "expectations": "expect", "then": "expect", "when": "request",
+	"stages": "steps", "strategy": "rollout", "canaries": "canary", "abort": "abortOn",
 }
 
 // pointers gives each user of a list of keys its own copies.
