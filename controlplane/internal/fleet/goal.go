@@ -32,19 +32,6 @@ func (g *Goal) of(s *session) *Table {
 	return g.Base
 }
 
-// having returns the table of the goal that has a version, nil when there is none.
-func (g *Goal) having(version string) *Table {
-	switch {
-	case g == nil:
-		return nil
-	case g.Table.Version == version:
-		return g.Table
-	case g.Base != nil && g.Base.Version == version:
-		return g.Base
-	}
-	return nil
-}
-
 // aim makes a goal the one that all streams follow, and wakes them. f.mu is held.
 func (f *Fleet) aim(g *Goal) {
 	if old := f.goal.Swap(g); old != nil {

@@ -7,17 +7,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"reverseproxy/controlplane/internal/fleet"
+	"reverseproxy/proto/routetable"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
-// stage makes a step of a roll-out the goal.
-func (s *server) stage(t *testing.T, stage fleet.Stage) *fleet.Goal {
+// made returns a table that is not published.
+func made(t *testing.T, n int, revision uint64) *fleet.Table {
 	t.Helper()
-	g, err := s.fleet.Stage(stage)
+	rt := table(n)
+	m, err := fleet.NewTable(rt, routetable.Version(rt), revision, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return g
+	return m
 }
 
 // joinAt opens a stream of a data plane that runs a table.
@@ -64,7 +66,7 @@ func TestAStageIsForTheChosen(t *testing.T) {
 	a.wantCurrent(t, base)
 	b.wantCurrent(t, base)
 
-	g := s.stage(t, fleet.Stage{Table: table(2), Base: table(1), Chosen: map[string]bool{"a": true}})
+	g := s.fleet.Stage(made(t, 2, 2), base, map[string]bool{"a": true})
 	if g.Table.Revision != 2 || g.Base != base {
 		t.Errorf("revision %d from %d, want 2 from 1, which stays as it was", g.Table.Revision, g.Base.Revision)
 	}
@@ -104,7 +106,7 @@ func TestAStageIsTakenBackByANewRevisionOfItsBase(t *testing.T) {
 	a, b := s.joinAt(t, "a", base), s.joinAt(t, "b", base)
 	a.wantCurrent(t, base)
 	b.wantCurrent(t, base)
-	g := s.stage(t, fleet.Stage{Table: table(2), Base: table(1), Chosen: map[string]bool{"a": true}})
+	g := s.fleet.Stage(made(t, 2, 2), base, map[string]bool{"a": true})
 	a.wantTable(t, g.Table)
 	back := s.publish(t, table(1))
 	if back.Revision != 3 || back.Version != base.Version {
@@ -121,9 +123,9 @@ func TestAStageSupersedesAnother(t *testing.T) {
 	base := s.publish(t, table(1))
 	a := s.joinAt(t, "a", base)
 	a.wantCurrent(t, base)
-	first := s.stage(t, fleet.Stage{Table: table(2), Base: table(1), Chosen: map[string]bool{"a": true}})
+	first := s.fleet.Stage(made(t, 2, 2), base, map[string]bool{"a": true})
 	a.wantTable(t, first.Table)
-	second := s.stage(t, fleet.Stage{Table: table(3), Base: table(1), Chosen: map[string]bool{"a": true}})
+	second := s.fleet.Stage(made(t, 3, 3), base, map[string]bool{"a": true})
 	if second.Table.Revision != 3 || second.Base != base {
 		t.Errorf("revision %d from %d, want 3 from 1", second.Table.Revision, second.Base.Revision)
 	}
@@ -139,19 +141,17 @@ func TestBothTablesOfAStageChange(t *testing.T) {
 	a.wantCurrent(t, base)
 	b.wantCurrent(t, base)
 	chosen := map[string]bool{"a": true}
-	first := s.stage(t, fleet.Stage{Table: table(2), Base: table(1), Chosen: chosen})
+	first := s.fleet.Stage(made(t, 2, 2), base, chosen)
 	a.wantTable(t, first.Table)
 
-	both := s.stage(t, fleet.Stage{Table: table(4), Base: table(3), Chosen: chosen})
-	if both.Base.Revision != 3 || both.Table.Revision != 4 {
-		t.Errorf("revisions %d and %d, want 3 and 4", both.Base.Revision, both.Table.Revision)
-	}
+	both := s.fleet.Stage(made(t, 4, 4), made(t, 3, 3), chosen)
 	a.wantTable(t, both.Table)
 	b.wantTable(t, both.Base)
 
-	only := s.stage(t, fleet.Stage{Table: table(4), Base: table(5), Chosen: chosen})
-	if only.Base.Revision != 5 || only.Table.Revision != 6 || only.Table.Version != both.Table.Version {
-		t.Errorf("revisions %d and %d, want 5 and 6 of the same version", only.Base.Revision, only.Table.Revision)
+	// The base alone: the table stays the newest.
+	only := s.fleet.Stage(made(t, 4, 4), made(t, 5, 5), chosen)
+	if only.Table.Revision != 6 {
+		t.Errorf("revision %d, want 6, above that of the base", only.Table.Revision)
 	}
 	a.wantCurrent(t, only.Table)
 	b.wantTable(t, only.Base)
@@ -165,20 +165,14 @@ func TestBothTablesOfAStageChange(t *testing.T) {
 }
 
 func TestAStageContinuesThatOfTheLastRun(t *testing.T) {
-	published := fleet.New(fleet.Options{})
-	base := publish(t, published, table(1), time.Now())
-	candidate := publish(t, published, table(2), time.Now())
-	base.Revision, candidate.Revision = 7, 9
 	s := start(t, fleet.Options{}, fleet.ServerOptions{})
-	g := s.stage(t, fleet.Stage{
-		Table: table(2), Base: table(1), Revision: 9, BaseRevision: 7, Chosen: map[string]bool{"a": true},
-	})
+	g := s.fleet.Stage(made(t, 2, 9), made(t, 1, 7), map[string]bool{"a": true})
+	a, b := s.joinAt(t, "a", g.Table), s.joinAt(t, "b", g.Base)
+	a.wantCurrent(t, g.Table)
+	b.wantCurrent(t, g.Base)
 	if g.Table.Revision != 9 || g.Base.Revision != 7 {
 		t.Errorf("revisions %d from %d, want 9 from 7", g.Table.Revision, g.Base.Revision)
 	}
-	a, b := s.joinAt(t, "a", candidate), s.joinAt(t, "b", base)
-	a.wantCurrent(t, g.Table)
-	b.wantCurrent(t, g.Base)
 	if next := s.publish(t, table(3)); next.Revision != 10 {
 		t.Errorf("the next revision is %d, want 10", next.Revision)
 	}
@@ -209,7 +203,7 @@ func TestConvergenceBeginsWithTheStep(t *testing.T) {
 	a, b := s.joinAt(t, "a", base), s.joinAt(t, "b", base)
 	a.wantCurrent(t, base)
 	b.wantCurrent(t, base)
-	g := s.stage(t, fleet.Stage{Table: table(2), Base: table(1), Chosen: map[string]bool{"a": true}})
+	g := s.fleet.Stage(made(t, 2, 2), base, map[string]bool{"a": true})
 	a.wantTable(t, g.Table)
 	s.waitState(t, "a", "applied")
 	c.Advance(time.Minute)

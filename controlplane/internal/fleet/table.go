@@ -112,14 +112,6 @@ func newTable(rt *routetablev1.RouteTable, version string, accepted time.Time) (
 	}, nil
 }
 
-// nextRevision returns the one after the table's; the first when there is no table.
-func (t *Table) nextRevision() uint64 {
-	if t == nil {
-		return 1
-	}
-	return t.Revision + 1
-}
-
 // withRevision returns the table, ready to be sent under a revision. The
 // encoded content is shared, only the few bytes before it are made anew.
 func (t *Table) withRevision(revision uint64) *Table {

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"reverseproxy/controlplane/internal/compile"
+	"reverseproxy/controlplane/internal/config"
 	"reverseproxy/controlplane/internal/fleet"
 	"reverseproxy/controlplane/internal/history"
 	fleetv1 "reverseproxy/proto/fleet/v1"
@@ -16,6 +17,8 @@ type change struct {
 	content *routetablev1.RouteTable
 	// drained are the backends, by URL, that get no requests whatever it says.
 	drained map[string]bool
+	// rollout is how it goes through the fleet.
+	rollout config.Rollout
 	// origin, author, message and restores are for the history.
 	origin          fleetv1.Origin
 	author, message string

@@ -213,11 +213,12 @@ func (l *Loader) handle(data []byte, err error) {
 // load makes the file's content the running configuration, or returns why not.
 func (l *Loader) load(data []byte) error {
 	defer giveBack(len(data))
-	content, err := l.check(l.file.Path(), data, false)
+	c, err := l.check(l.file.Path(), data, false)
 	if err != nil {
 		return err
 	}
-	t, changed, err := l.accept(change{data: data, content: content, drained: l.drained, origin: fleetv1.Origin_ORIGIN_FILE})
+	c.origin = fleetv1.Origin_ORIGIN_FILE
+	t, changed, err := l.accept(c)
 	if err == nil {
 		l.loaded(t, changed)
 	}
@@ -233,25 +234,26 @@ func giveBack(size int) {
 	}
 }
 
-// check turns a text into a route table that may replace the running one.
-func (l *Loader) check(name string, data []byte, force bool) (*routetablev1.RouteTable, error) {
+// check turns a text into a change of the running configuration, which lacks only what
+// is for the history.
+func (l *Loader) check(name string, data []byte, force bool) (change, error) {
 	cfg, err := config.Load(name, data)
 	if err != nil {
-		return nil, err
+		return change{}, err
 	}
 	rt, err := compile.Compile(cfg)
 	if err != nil {
-		return nil, err
+		return change{}, err
 	}
 	if err := assert.Check(name, cfg.Tests, rt); err != nil {
-		return nil, err
+		return change{}, err
 	}
 	if cur := l.fleet.Desired(); cur != nil {
 		if err := compile.CheckDrop(cur.Proto, rt, cfg.AcknowledgeDrop, force); err != nil {
-			return nil, fmt.Errorf("%s:1:1: file: %w", name, err)
+			return change{}, fmt.Errorf("%s:1:1: file: %w", name, err)
 		}
 	}
-	return rt, nil
+	return change{data: data, content: rt, drained: l.drained, rollout: cfg.Rollout}, nil
 }
 
 // loaded notes that the newest content of the file is the running configuration.
@@ -322,14 +324,12 @@ func (l *Loader) Apply(ctx context.Context, r *fleetv1.ApplyRequest) (t *fleet.T
 	defer l.free()
 	data := r.GetConfig()
 	defer giveBack(len(data))
-	content, err := l.check(r.GetName(), data, r.GetForce())
+	c, err := l.check(r.GetName(), data, r.GetForce())
 	if err != nil {
 		return nil, false, strings.Split(err.Error(), "\n"), nil
 	}
-	t, changed, err = l.replace(change{
-		data: data, content: content, drained: l.drained,
-		origin: fleetv1.Origin_ORIGIN_APPLY, author: r.GetAuthor(), message: r.GetMessage(),
-	})
+	c.origin, c.author, c.message = fleetv1.Origin_ORIGIN_APPLY, r.GetAuthor(), r.GetMessage()
+	t, changed, err = l.replace(c)
 	return t, changed, nil, err
 }
 
