@@ -54,6 +54,7 @@ var pure = []string{
 	"controlplane/internal/config",
 	"controlplane/internal/compile",
 	"controlplane/internal/places",
+	"controlplane/internal/plan",
 	"proto/routetable",
 	"dataplane/internal/http1",
 	"dataplane/internal/table",

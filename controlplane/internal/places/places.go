@@ -59,12 +59,12 @@ func NewIndex(t *routetablev1.RouteTable) *Index {
 // Match is routetable.Match: it decides among the endpoints at whose places the request
 // is, and the others match nothing of it.
 func (x *Index) Match(r *routetable.Request) (e *routetablev1.Endpoint, allow []string, err error) {
-	return routetable.Match(&routetablev1.RouteTable{Endpoints: x.near(r)}, r)
+	return routetable.Match(&routetablev1.RouteTable{Endpoints: x.Near(r)}, r)
 }
 
-// near returns the endpoints at whose places the request is, in the table's order, on
+// Near returns the endpoints at whose places the request is, in the table's order, on
 // which Match depends when a request has several values of one header field.
-func (x *Index) near(r *routetable.Request) []*routetablev1.Endpoint {
+func (x *Index) Near(r *routetable.Request) []*routetablev1.Endpoint {
 	path, err := routetable.NormalizePath(cmp.Or(r.Path, "/"))
 	if err != nil {
 		return nil // Match says so, or it is the asterisk form
