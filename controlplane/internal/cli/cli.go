@@ -64,12 +64,14 @@ type command struct {
 	args, summary string
 	// more is the rest of the help, after the flags.
 	more string
+	// sub are the commands below this one, which is none itself and has no setUp.
+	sub []*command
 	// setUp defines the flags and returns what to do with the arguments.
 	setUp func(env *Env, flags *pflag.FlagSet) func(ctx context.Context, args []string) error
 }
 
 // commands in the order of the help. The first is the default.
-var commands = []*command{serveCommand, validateCommand, explainCommand, statusCommand, topCommand, applyCommand, drainCommand, undrainCommand}
+var commands = []*command{serveCommand, validateCommand, explainCommand, statusCommand, topCommand, applyCommand, drainCommand, undrainCommand, certsCommand}
 
 // Run executes a command line and returns the exit status: 0 for success or a
 // clean stop, 1 for a failure, 2 for wrong usage.
@@ -109,12 +111,26 @@ func find(args []string) (cmd *command, rest []string, explicit bool, err error)
 	}
 	i := slices.IndexFunc(commands, func(c *command) bool { return c.name == args[0] })
 	switch {
+	case i >= 0 && commands[i].sub != nil:
+		cmd, rest := commands[i].below(args[1:])
+		return cmd, rest, true, nil
 	case i >= 0:
 		return commands[i], args[1:], true, nil
 	case asked && len(args) > 1:
 		return commands[0], nil, false, usagef("%q is no command; there are %s", args[0], names())
 	}
 	return commands[0], args, false, nil
+}
+
+// below returns the command below this one that the arguments name, and its own
+// arguments.
+func (c *command) below(args []string) (*command, []string) {
+	for _, sub := range c.sub {
+		if len(args) > 0 && sub.name == c.name+" "+args[0] {
+			return sub, args[1:]
+		}
+	}
+	return c, args
 }
 
 // names lists the commands.
@@ -155,7 +171,10 @@ func (c *command) run(ctx context.Context, env *Env, args []string, explicit boo
 	flags := pflag.NewFlagSet(c.name, pflag.ContinueOnError)
 	flags.SortFlags = false
 	flags.SetOutput(io.Discard) // errors are ours to print
-	do := c.setUp(env, flags)
+	do := c.ask
+	if c.sub == nil {
+		do = c.setUp(env, flags)
+	}
 	help := flags.BoolP("help", "h", false, "print this help")
 	version := flags.Bool("version", false, "print the program's version")
 	if err := flags.Parse(args); err != nil {
@@ -176,6 +195,15 @@ func (c *command) run(ctx context.Context, env *Env, args []string, explicit boo
 	return do(ctx, args)
 }
 
+// ask says which commands there are below this one.
+func (c *command) ask(context.Context, []string) error {
+	var list []string
+	for _, sub := range c.sub {
+		list = append(list, sub.name)
+	}
+	return usagef("the commands are %s", strings.Join(list, ", "))
+}
+
 // arguments returns what follows the command. Flags before the word serve are
 // understood; before another command they would be those of serve.
 func (c *command) arguments(args []string, explicit bool) ([]string, error) {
@@ -194,17 +222,15 @@ func (c *command) arguments(args []string, explicit bool) ([]string, error) {
 
 // help prints the command's usage, and the program's when no command was named.
 func (c *command) help(w io.Writer, flags *pflag.FlagSet, explicit bool) {
-	if explicit {
+	switch {
+	case explicit && c.sub != nil:
+		fmt.Fprintf(w, "%s.\n\nUsage:\n", c.summary)
+		usages(w, c.sub)
+	case explicit:
 		fmt.Fprintf(w, "%s.\n\nUsage: controlplane %s\n", c.summary, strings.TrimSpace(c.name+" [flags] "+c.args))
-	} else {
+	default:
 		fmt.Fprint(w, "The control plane keeps a fleet of data planes on what one YAML file says.\n\nUsage:\n")
-		for _, c := range commands {
-			name := c.name
-			if name == commands[0].name {
-				name = "[" + name + "]"
-			}
-			fmt.Fprintf(w, "  controlplane %s\n        %s\n", strings.TrimSpace(name+" [flags] "+c.args), c.summary)
-		}
+		usages(w, commands)
 		fmt.Fprint(w, "\n'controlplane COMMAND --help' says more about one of them.\n")
 	}
 	title := "Flags"
@@ -216,6 +242,17 @@ func (c *command) help(w io.Writer, flags *pflag.FlagSet, explicit bool) {
 		fmt.Fprintf(w, "\n%s\n", strings.TrimSpace(c.more))
 	}
 	fmt.Fprint(w, "\nExit status: 0 success or clean stop, 1 failure, 2 wrong usage.\n")
+}
+
+// usages prints how commands are used.
+func usages(w io.Writer, list []*command) {
+	for _, c := range list {
+		name := c.name
+		if name == commands[0].name {
+			name = "[" + name + "]"
+		}
+		fmt.Fprintf(w, "  controlplane %s\n        %s\n", strings.TrimSpace(name+" [flags] "+c.args), c.summary)
+	}
 }
 
 // oneFile returns the only argument of a command that takes CONFIG.

@@ -29,6 +29,15 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files")
 
+// testdata is absolute: a test may work in another directory.
+var testdata = func() string {
+	path, err := filepath.Abs("testdata")
+	if err != nil {
+		panic(err)
+	}
+	return path
+}()
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait; nothing is concluded from its length.
@@ -101,7 +110,7 @@ func (r result) want(t *testing.T, code int, stdout, stderr string) {
 // to run have been replaced.
 func golden(t *testing.T, name, got string) {
 	t.Helper()
-	path := filepath.Join("testdata", name)
+	path := filepath.Join(testdata, name)
 	if *update {
 		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
@@ -276,7 +285,7 @@ func TestUsage(t *testing.T) {
 		{"--admin nonsense x.yaml", 2, "", "host:port"},
 		{"--admin 127.0.0.1:http x.yaml", 2, "", "not a number from 0 to 65535"},
 		{"status --server 127.0.0.1:x", 2, "", "not a number from 0 to 65535"},
-		{"validat x.yaml", 2, "", "the commands are serve, validate, explain, status, top, apply, drain, undrain"},
+		{"validat x.yaml", 2, "", "the commands are serve, validate, explain, status, top, apply, drain, undrain, certs"},
 		{"help", 0, "explain", ""},
 		{"help status", 0, "--expect", ""},
 		{"help nonsense", 2, "", `"nonsense" is no command`},
