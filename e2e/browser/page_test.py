@@ -109,6 +109,10 @@ class Fleet(PageScenario):
         self.browser.press("\ue00c")  # Escape
         eventually(lambda: not self.browser.script("return document.querySelector('#details').open"), "the details are closed")
 
+        self.browser.click("#fleet-rows .open")
+        self.browser.click("#details .close")
+        eventually(lambda: not self.browser.script("return document.querySelector('#details').open"), "the details are closed again")
+
         two.kill()
         self.wait_row("two", "disconnected")
         self.assertEqual("applied", self.states()["one"])
@@ -118,6 +122,25 @@ class Fleet(PageScenario):
         write(cp.config, self.config({"/x": [a], "/y": [a]}))
         eventually(lambda: "Revision\n2" in self.browser.text("#facts"), "the new revision is shown")
         eventually(lambda: all(row[2] == "2" and row[1] == "applied" for row in self.rows()), "it runs everywhere")
+        self.assert_nothing_went_wrong()
+
+    def test_endpoints_are_shown_with_their_backends(self):
+        a = self.origin("a")
+        cp, _ = self.fleet(self.config({"/x": [a], "/y/*": [a, "http://127.0.0.1:9"]}))
+        self.open(cp, "#endpoints")
+        eventually(lambda: sorted(row[1] for row in self.rows("endpoints")) == ["/x", "/y/*"], "both are shown")
+        self.assertEqual("2", self.browser.text("#count-endpoints"))
+        self.assertEqual("page", self.browser.script("return document.querySelector('.views [href=\"#endpoints\"]').getAttribute('aria-current')"))
+
+        self.browser.type("#endpoints-search", "/Y")
+        eventually(lambda: [row[1] for row in self.rows("endpoints")] == ["/y/*"], "it is found")
+        self.browser.click("#endpoints-rows .open")
+        eventually(lambda: "http://127.0.0.1:9" in self.browser.text("#details table"), "its backends are shown")
+        self.assertIn(a.url, self.browser.text("#details table"))
+        self.browser.click("#details .close")
+
+        self.browser.click(".views [href='#fleet']")
+        eventually(lambda: self.states() == {"dp1": "applied"}, "the data planes are shown again")
         self.assert_nothing_went_wrong()
 
     def test_a_refused_file_is_shown_with_its_reason(self):

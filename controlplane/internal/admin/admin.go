@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +23,8 @@ type Fleet interface {
 	// Endpoints returns the endpoint with a name, or, when it is empty, all that are
 	// in use; an error says that there is no such endpoint.
 	Endpoints(name string) ([]status.Endpoint, error)
+	// Look returns the rates of all endpoints of the running configuration.
+	Look() *status.Look
 }
 
 // NewServer returns an HTTP server without an address. The functions are called
@@ -40,9 +41,7 @@ func NewServer(metrics prometheus.Gatherer, fleet Fleet, ready func() bool, log 
 		}
 		text(w, http.StatusOK, "ready\n")
 	})
-	a := &api{fleet: fleet}
-	a.status.make = func() *document { return newDocument(fleet.Status().JSON()) }
-	mux.HandleFunc("GET /api/v1/status", a.getStatus)
+	newAPI(fleet).register(mux)
 	web.Register(mux)
 	return &http.Server{
 		Handler:           web.Protect(mux),
@@ -52,32 +51,6 @@ func NewServer(metrics prometheus.Gatherer, fleet Fleet, ready func() bool, log 
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          errors,
-	}
-}
-
-// api answers with JSON.
-type api struct {
-	fleet  Fleet
-	status shared[*document]
-}
-
-func (a *api) getStatus(w http.ResponseWriter, r *http.Request) {
-	query := r.URL.Query()
-	switch name, all := query.Get("endpoint"), query.Get("endpoints"); {
-	case all != "" && all != "all":
-		text(w, http.StatusBadRequest, "endpoints can only be: all; endpoint=NAME asks for one\n")
-	case name != "" || all != "":
-		document := a.fleet.Status()
-		var err error
-		if document.Endpoints, err = a.fleet.Endpoints(name); err != nil {
-			text(w, http.StatusNotFound, err.Error()+"\n")
-			return
-		}
-		newDocument(document.JSON()).serve(w, r)
-	default:
-		document, age := a.status.get(maxAge(r))
-		w.Header().Set("Age", strconv.Itoa(int(age.Seconds())))
-		document.serve(w, r)
 	}
 }
 

@@ -17,6 +17,8 @@ import (
 
 	"reverseproxy/controlplane/internal/admin"
 	"reverseproxy/controlplane/internal/status"
+	"reverseproxy/controlplane/internal/traffic"
+	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
 // played is a fleet whose revision counts how often it was asked.
@@ -40,7 +42,17 @@ func (p *played) Endpoints(name string) ([]status.Endpoint, error) {
 	if name == "unknown" {
 		return nil, errors.New("there is no endpoint unknown")
 	}
-	return []status.Endpoint{{Name: "shop"}}, nil
+	return []status.Endpoint{{Name: "shop", Backends: []status.Backend{{URL: "http://shop:80"}}}}, nil
+}
+
+func (p *played) Look() *status.Look {
+	table := &routetablev1.RouteTable{}
+	for _, name := range []string{"blog", "shop"} {
+		table.Endpoints = append(table.Endpoints, &routetablev1.Endpoint{
+			Name: name, Hosts: []string{name + ".example.com"}, Path: &routetablev1.Endpoint_Exact{Exact: "/"},
+		})
+	}
+	return status.NewLook(table, traffic.Rates{}, traffic.Series{})
 }
 
 // get asks the admin server, with pairs of header fields.
@@ -141,24 +153,37 @@ func TestALargeAnswerIsCompressed(t *testing.T) {
 func TestQuestionsAboutEndpoints(t *testing.T) {
 	h := server(&played{})
 	for path, want := range map[string]struct {
-		code int
-		part string
+		code  int
+		part  string
+		lacks string
 	}{
-		"/api/v1/status":                   {200, `"unhealthyBackends"`},
-		"/api/v1/status?endpoint=shop":     {200, `"name": "shop"`},
-		"/api/v1/status?endpoints=all":     {200, `"name": "shop"`},
-		"/api/v1/status?endpoint=unknown":  {404, "no endpoint unknown"},
-		"/api/v1/status?endpoints=several": {400, "endpoint=NAME"},
+		"/api/v1/status":                         {200, `"unhealthyBackends"`, "shop"},
+		"/api/v1/status?endpoint=shop":           {200, `"name": "shop"`, "blog"},
+		"/api/v1/status?endpoints=all":           {200, `"name": "shop"`, "rates"},
+		"/api/v1/status?endpoint=unknown":        {404, "no endpoint unknown", ""},
+		"/api/v1/status?endpoints=several":       {400, "endpoint=NAME", ""},
+		"/api/v1/endpoints":                      {200, `"matching":2,`, "backends"},
+		"/api/v1/endpoints?search=SHOP":          {200, `"name":"shop"`, "blog"},
+		"/api/v1/endpoints?search=blog.example":  {200, `"name":"blog"`, "shop"},
+		"/api/v1/endpoints?limit=0":              {200, `"matching":2,"endpoints":[]`, "shop"},
+		"/api/v1/endpoints?limit=1":              {200, `"name":"blog"`, "shop"},
+		"/api/v1/endpoints?limit=-1":             {400, "from 0 to 1000", ""},
+		"/api/v1/endpoints?limit=1001":           {400, "from 0 to 1000", ""},
+		"/api/v1/endpoints?limit=few":            {400, "from 0 to 1000", ""},
+		"/api/v1/endpoints?endpoint=shop":        {200, `"url":"http://shop:80"`, "blog"},
+		"/api/v1/endpoints?endpoint=unknown":     {404, "no endpoint unknown", ""},
+		"/api/v1/endpoints?endpoint=shop&limit=": {200, `"url":"http://shop:80"`, "blog"},
 	} {
-		if w := get(t, h, "GET", path); w.Code != want.code || !strings.Contains(w.Body.String(), want.part) {
-			t.Errorf("%s: %d %q, want %d with %q", path, w.Code, w.Body, want.code, want.part)
+		w := get(t, h, "GET", path)
+		if w.Code != want.code || !strings.Contains(w.Body.String(), want.part) || want.lacks != "" && strings.Contains(w.Body.String(), want.lacks) {
+			t.Errorf("%s: %d %q, want %d with %q, without %q", path, w.Code, w.Body, want.code, want.part, want.lacks)
 		}
 	}
 }
 
 func TestReadOnly(t *testing.T) {
 	h := server(&played{})
-	for _, path := range []string{"/", "/api/v1/status", "/metrics", "/healthz", "/readyz"} {
+	for _, path := range []string{"/", "/api/v1/status", "/api/v1/endpoints", "/metrics", "/healthz", "/readyz"} {
 		w := get(t, h, "POST", path)
 		if w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "GET, HEAD" || w.Header().Get("Content-Security-Policy") == "" {
 			t.Errorf("POST %s: %d, header %v", path, w.Code, w.Header())

@@ -27,7 +27,7 @@ once; the first SIGINT or SIGTERM is a clean stop, the second exits at once.`,
 func setUpServe(env *Env, flags *pflag.FlagSet) func(context.Context, []string) error {
 	var o serve.Options
 	flags.StringVar(&o.Listen, "listen", "127.0.0.1:18000", "`address` of gRPC, for data planes and the command line; port 0 is any free one")
-	flags.StringVar(&o.Admin, "admin", "127.0.0.1:18080", "`address` of HTTP: /metrics, /healthz, /readyz, /api/v1/status; port 0 is any free one")
+	flags.StringVar(&o.Admin, "admin", "127.0.0.1:18080", "`address` of HTTP: a page for people at /, /metrics, /healthz, /readyz, /api/v1/status; port 0 is any free one")
 	tlsFlags(flags, &o.TLS, "")
 	flags.BoolVar(&o.Insecure, "insecure", false, "serve gRPC without encryption also beyond this machine")
 	flags.StringVar(&o.StateDir, "state-dir", "", "`directory` that keeps the revision and the drained backends over restarts (default: they are not kept)")

@@ -240,6 +240,12 @@ func (s shown) Endpoints(name string) ([]status.Endpoint, error) {
 	return status.EndpointsFrom(b), nil
 }
 
+// Look implements admin.Fleet.
+func (s shown) Look() *status.Look {
+	t := s.fleet.Traffic()
+	return status.NewLook(s.fleet.Desired().Proto, t.Rates(), t.Series())
+}
+
 // registry collects all metrics.
 func registry(f *fleet.Fleet, l *reconcile.Loader, build string) *prometheus.Registry {
 	r := prometheus.NewRegistry()

@@ -107,8 +107,11 @@ func From(r *fleetv1.StatusResponse) Status {
 // JSON returns the document, indented for people, with a line break at the end.
 func (s Status) JSON() []byte { return document(s) }
 
-func document(v any) []byte {
-	data, err := json.MarshalIndent(v, "", "  ")
+func document(v any) []byte { return encode(json.MarshalIndent(v, "", "  ")) }
+
+func compact(v any) []byte { return encode(json.Marshal(v)) }
+
+func encode(data []byte, err error) []byte {
 	if err != nil {
 		panic("status: strings, numbers and finite floats always marshal: " + err.Error())
 	}

@@ -1,6 +1,7 @@
 // The data planes: a windowed table with filters, and the details of one.
 
-import { attribute, byId, el, facts, text } from "./dom.js";
+import * as details from "./details.js";
+import { attribute, byId, el, text } from "./dom.js";
 import { SortableHead } from "./sort.js";
 import { WindowedRows } from "./window.js";
 import { ago, count, plural, rate, short } from "./words.js";
@@ -24,7 +25,7 @@ export const labels = (d) => Object.entries(d.labels).map(([name, value]) => `${
 
 export class FleetTable {
   constructor() {
-    Object.assign(this, { planes: [], version: "", state: "", search: "", opened: null });
+    Object.assign(this, { planes: [], version: "", state: "", search: "", opened: "" });
     this.head = new SortableHead(byId("fleet-head"), columns, () => this.draw());
     this.rows = new WindowedRows(byId("fleet-rows"), { key: (d) => d.key, create: () => this.create(), update: (row, d) => this.update(row, d) });
     this.chips = new Map(["", ...states].map((state) => [state, this.chip(state)]));
@@ -50,7 +51,7 @@ export class FleetTable {
   show(planes, version) {
     Object.assign(this, { planes, version });
     this.draw();
-    const same = this.opened && planes.find((d) => d.key === this.opened.key);
+    const same = details.isOpen(this) && planes.find((d) => d.key === this.opened);
     if (same) this.describe(same);
   }
 
@@ -64,12 +65,12 @@ export class FleetTable {
       button.hidden = n === 0 && state !== this.state;
     }
     const found = this.planes.filter((d) => (!this.state || d.state === this.state) && this.matches(d));
-    this.rows.show(this.head.sort(found));
     text(byId("fleet-shown"), found.length === this.planes.length ? "" : `${count(found.length)} of ${plural(this.planes.length, "data plane")}`);
     const empty = byId("fleet-empty");
     empty.hidden = found.length > 0;
     byId("fleet-table").hidden = found.length === 0;
     text(empty, this.planes.length ? "No data plane matches." : "No data plane has connected yet.");
+    this.rows.show(this.head.sort(found));
   }
 
   matches(d) {
@@ -106,14 +107,13 @@ export class FleetTable {
   }
 
   open(d) {
-    this.opened = d;
+    this.opened = d.key;
+    details.open(this);
     this.describe(d);
-    byId("details").showModal();
   }
 
   describe(d) {
-    text(byId("details-title"), d.id);
-    facts(byId("details-facts"), [
+    details.describe(d.id, [
       ["State", d.state],
       ["Revision", d.revision || "–"],
       ["Version", d.version || "–"],
@@ -124,9 +124,6 @@ export class FleetTable {
       ["Requests", `${count(d.requestsTotal)} since it started${d.rate === undefined ? "" : `, ${rate(d.rate)} per second`}`],
       ["Failed by itself", count(d.failuresTotal)],
       ["Build", d.build || "–"],
-    ]);
-    const error = byId("details-error");
-    error.hidden = !d.error;
-    text(error, d.error);
+    ], d.error ? el("pre", { class: "error" }, d.error) : "");
   }
 }

@@ -1,15 +1,20 @@
 // Puts the page together: what the control plane says, and where it is shown.
 
+import { Chart } from "./chart.js";
 import { attribute, byId, el, facts, text } from "./dom.js";
+import { EndpointTable, share } from "./endpoints.js";
 import { Feed } from "./feed.js";
 import { FleetTable, states } from "./fleet.js";
 import { Mosaic } from "./mosaic.js";
 import { Rates } from "./rates.js";
-import { ago, count, duration, plural, rate, short } from "./words.js";
+import { ago, count, duration, percent, plural, rate, short } from "./words.js";
 
 const table = new FleetTable();
 const mosaic = new Mosaic(byId("mosaic"), (d) => table.open(d));
 const rates = new Rates();
+const endpoints = new EndpointTable(() => traffic.wake());
+const charts = { requests: new Chart(byId("requests-chart")), errors: new Chart(byId("errors-chart")) };
+const views = ["fleet", "endpoints"];
 
 let status = null;
 let seen = 0; // when the status was true, in milliseconds
@@ -31,6 +36,35 @@ new Feed({
 });
 setInterval(showLive, 1000);
 
+const traffic = new Feed({
+  url() {
+    const search = endpoints.search ? `&search=${encodeURIComponent(endpoints.search)}` : "";
+    return view() === "endpoints" ? `/api/v1/endpoints?limit=100${search}` : "/api/v1/endpoints?limit=0";
+  },
+  every: 2000,
+  got(document) {
+    showTraffic(document);
+    if (view() === "endpoints") endpoints.show(document);
+  },
+});
+
+// view is the view that the address asks for.
+function view() {
+  const name = location.hash.slice(1);
+  return views.includes(name) ? name : views[0];
+}
+
+function showView() {
+  for (const name of views) {
+    byId(`view-${name}`).hidden = name !== view();
+    attribute(document.querySelector(`.views [href="#${name}"]`), "aria-current", name === view() ? "page" : null);
+  }
+  table.draw();
+  traffic.wake();
+}
+addEventListener("hashchange", showView);
+showView();
+
 function showStatus() {
   const planes = status.dataplanes;
   // Two data planes may be connected with one id.
@@ -43,7 +77,6 @@ function showStatus() {
   rates.add(planes, Date.now() / 1000);
   showHead();
   showPlanes(planes);
-  showRequests(planes);
   showBackends();
   table.show(planes, status.version);
 }
@@ -71,17 +104,24 @@ function showPlanes(planes) {
   document.title = `${applied}/${planes.length} on r${status.revision} – Fleet`;
 }
 
-function showRequests(planes) {
-  const known = planes.filter((d) => d.rate !== undefined);
-  text(byId("requests-total"), known.length ? rate(known.reduce((sum, d) => sum + d.rate, 0)) : "–");
+function showTraffic(document) {
+  const { requestsPerSecond, errorsPerSecond, requests, errors, configured } = document;
+  const told = document.dataplanes > 0;
+  text(byId("count-endpoints"), count(configured));
+  text(byId("requests-total"), told ? rate(requestsPerSecond) : "–");
+  text(byId("errors-total"), told ? percent(share(document)) : "–");
+  text(byId("errors-sub"), told ? `${rate(errorsPerSecond)}/s with status 5xx` : "with status 5xx");
+  attribute(byId("errors-total"), "class", share(document) >= 0.01 ? "big bad" : "big");
+  charts.requests.show({ requests }, "Requests per second in the last ten minutes");
+  charts.errors.show({ requests: errors, errors }, "Errors per second in the last ten minutes");
 }
 
 function showBackends() {
   const bad = status.unhealthyBackends;
-  text(byId("backends-total"), bad ? count(bad) : "ok");
+  text(byId("backends-total"), count(bad));
   attribute(byId("backends-total"), "class", bad ? "big bad" : "big");
   const drained = status.draining;
-  text(byId("backends-sub"), [bad ? "that some data plane cannot use" : "usable on every data plane", drained.length ? `${count(drained.length)} drained` : ""].filter(Boolean).join(", "));
+  text(byId("backends-sub"), bad ? "on some data plane" : drained.length ? "on any data plane; drained are:" : "on any data plane");
   byId("drained").replaceChildren(
     ...drained.map((d) => el("li", {}, el("code", {}, d.url), ` ${progress(d)}`)),
   );
@@ -122,5 +162,5 @@ function showNotices() {
 document.addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, dialog *")) return;
   event.preventDefault();
-  byId("fleet-search").focus();
+  byId(`${view()}-search`)?.focus();
 });

@@ -35,6 +35,7 @@ export class WindowedRows {
   }
 
   draw() {
+    if (!this.body.offsetParent) return; // another view is shown
     const height = parseFloat(getComputedStyle(this.body).getPropertyValue("--row"));
     const top = this.body.getBoundingClientRect().top;
     const limited = (i) => Math.min(Math.max(i, 0), this.items.length);
