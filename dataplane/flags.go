@@ -40,6 +40,7 @@ type settings struct {
 	dnsServer     string // empty: the system's
 	stateDir      string // empty: see stateDirOf
 	drainTimeout  time.Duration
+	noSample      bool
 	logFormat     string
 	logLevel      slog.Level
 	version       bool
@@ -67,6 +68,7 @@ func parse(args []string, out io.Writer) (*settings, error) {
 	f.StringVar(&s.dnsServer, "dns-server", "", "`ip:port` of the DNS server for the names of backends (default the system's)")
 	f.StringVar(&s.stateDir, "state-dir", "", "`directory` that keeps the newest route table (default /var/lib/reverseproxy/dataplane/<id> as root,\nelse $XDG_STATE_HOME/reverseproxy/dataplane/<id>)")
 	f.DurationVar(&s.drainTimeout, "drain-timeout", 30*time.Second, "`time` that requests in flight get after SIGTERM")
+	f.BoolVar(&s.noSample, "no-sample", false, "tell the control plane only how many requests there are, not the method, host and path of some")
 	f.StringVar(&s.logFormat, "log-format", "text", "text or json")
 	level := f.String("log-level", "info", "debug, info, warn or error")
 	f.BoolVar(&s.version, "version", false, "print the version and exit")

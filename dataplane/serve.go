@@ -24,6 +24,7 @@ import (
 	"reverseproxy/dataplane/internal/loop"
 	"reverseproxy/dataplane/internal/metrics"
 	"reverseproxy/dataplane/internal/resolve"
+	"reverseproxy/dataplane/internal/sample"
 	"reverseproxy/dataplane/internal/subscribe"
 	"reverseproxy/dataplane/internal/table"
 	"reverseproxy/proto/identity"
@@ -74,10 +75,14 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 	live := new(table.Live)
 	set := metrics.NewSet(threads)
 	state := &table.State{Backends: backend.NewRegistry(), Metrics: set, Watcher: watcher, OnPanic: logPanic(log)}
+	var samples *sample.Set
+	if !s.noSample {
+		samples = sample.New(threads)
+	}
 	registry := prometheus.NewRegistry()
 	proxy, err := loop.NewServer(loop.Options{
 		Driver: s.driver, Threads: threads, Live: live, Metrics: set, Log: log,
-		MetricsPage: admin.NewPage(registry).Get, AccessLog: lines, Resolver: resolver,
+		MetricsPage: admin.NewPage(registry).Get, AccessLog: lines, Samples: samples, Resolver: resolver,
 	})
 	if err != nil {
 		return err
@@ -94,7 +99,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 		ControlPlanes: s.controlPlanes, Certificates: certificates, ID: id, Labels: s.labels, Build: build(),
 		AdminAddress: adminServer.Addr().String(), Activator: activator, Store: subscribe.NewStore(stateDir),
 		Quietly: func(size uint64, work func()) { quietly(size, activator.InForce() != nil, work) },
-		Fleet:   &state.Fleet, Place: &state.Place, Metrics: set, Log: log,
+		Fleet:   &state.Fleet, Place: &state.Place, Metrics: set, Samples: samples, Log: log,
 	})
 	registry.MustRegister(set, watcher, writer, activator, subscriber, buildInfo(), threadsGauge(threads), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -16,6 +16,7 @@ import (
 	"reverseproxy/dataplane/internal/loop/driver"
 	"reverseproxy/dataplane/internal/metrics"
 	"reverseproxy/dataplane/internal/proxy"
+	"reverseproxy/dataplane/internal/sample"
 	"reverseproxy/dataplane/internal/table"
 )
 
@@ -34,6 +35,9 @@ type Options struct {
 	// AccessLog takes the lines about requests and has as many shards as there
 	// are threads; nil: nobody does.
 	AccessLog *accesslog.Log
+	// Samples keeps what some requests look like and has as many shards as there are
+	// threads; nil: nobody does.
+	Samples *sample.Set
 	// Resolver finds addresses for backends that are dialled by name; nil: the
 	// system's.
 	Resolver *net.Resolver
@@ -115,7 +119,8 @@ func NewServer(o Options) (*Server, error) {
 func (s *Server) newEngine(loop int, d proxy.Driver) *proxy.Engine {
 	return proxy.New(proxy.Config{
 		Driver: d, Live: s.options.Live, Metrics: s.options.Metrics, Shard: loop,
-		Page: s.options.MetricsPage, AccessLog: s.options.AccessLog.Shard(loop), Log: s.options.Log,
+		Page: s.options.MetricsPage, AccessLog: s.options.AccessLog.Shard(loop), Samples: s.options.Samples.Shard(loop),
+		Log: s.options.Log,
 	})
 }
 

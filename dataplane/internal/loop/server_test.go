@@ -98,8 +98,8 @@ func testMetrics(t *testing.T, driver string) {
 	if in, out := sum(t, r, "dataplane_request_bytes_total", "endpoint", "/ok"), sum(t, r, "dataplane_response_bytes_total", "endpoint", "/ok"); in < 90 || out < 3*float64(len(ok)) {
 		t.Errorf("bytes %v %v", in, out)
 	}
-	if got, failed := r.state.Metrics.Totals(); got != 6 || failed != 1 {
-		t.Errorf("totals %d %d", got, failed)
+	if got := r.state.Metrics.Totals(); got.Requests != 6 || got.Failures != 1 {
+		t.Errorf("totals %+v", got)
 	}
 }
 

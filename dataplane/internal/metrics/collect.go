@@ -4,6 +4,8 @@ import (
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"reverseproxy/proto/routetable"
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -176,13 +178,13 @@ func (c *collection) sum(key uint32, n uint64) {
 }
 
 func (c *collection) histogram(d *prometheus.Desc, h *histogramSum, labels ...string) {
-	buckets := make(map[float64]uint64, len(bounds))
+	buckets := make(map[float64]uint64, len(routetable.DurationBounds))
 	var n uint64
-	for i := range bounds {
+	for i, bound := range routetable.DurationBounds {
 		n += h.buckets[i]
-		buckets[bounds[i].Seconds()] = n
+		buckets[bound.Seconds()] = n
 	}
-	n += h.buckets[len(bounds)]
+	n += h.buckets[Buckets-1]
 	m, err := prometheus.NewConstHistogram(d, n, float64(h.nanoseconds)/1e9, buckets, labels...)
 	if err != nil {
 		m = prometheus.NewInvalidMetric(d, err)
@@ -192,7 +194,7 @@ func (c *collection) histogram(d *prometheus.Desc, h *histogramSum, labels ...st
 
 // histogramSum is the sum of several shards' histograms.
 type histogramSum struct {
-	buckets     [len(bounds) + 1]uint64
+	buckets     [Buckets]uint64
 	nanoseconds uint64
 }
 

@@ -36,10 +36,13 @@ type Set struct {
 
 // setShard is what one shard counts beyond endpoints, on cache lines of its own.
 type setShard struct {
-	requests, failures atomic.Uint64
-	connections        [connStates]atomic.Int64
-	clientErrors       [clientReasons]atomic.Uint64
-	_                  [128 - (2+connStates+clientReasons)*8]byte
+	durations    [Buckets]atomic.Uint64 // of requests answered; as in histogram
+	failures     atomic.Uint64          // by the proxy itself
+	serverErrors atomic.Uint64
+	gateway      atomic.Uint64 // those of them for want of a backend
+	connections  [connStates]atomic.Int64
+	clientErrors [clientReasons]atomic.Uint64
+	_            [256 - (Buckets+3+connStates+clientReasons)*8]byte
 }
 
 // NewSet returns a set with the given number of shards.
@@ -89,15 +92,43 @@ func (s *Set) leave(b *Backend) {
 	}
 }
 
-// Totals returns requests answered and those failed by the proxy itself with a
-// 5xx status, since start, including forgotten endpoints.
-func (s *Set) Totals() (requests, failures uint64) {
+// Totals is what all endpoints together have done since start, forgotten ones and the
+// requests that none took included.
+type Totals struct {
+	Requests      uint64 // answered
+	Failures      uint64 // answered by the proxy itself with a status of 500 or more
+	ServerErrors  uint64 // answered with such a status by anybody
+	GatewayErrors uint64 // those of them that the proxy answered because no backend could, or none in time
+	Durations     [Buckets]uint64
+}
+
+// Totals returns the totals.
+func (s *Set) Totals() (t Totals) {
 	for i := range s.shards {
-		// In this order failures cannot exceed requests.
-		failures += s.shards[i].failures.Load()
-		requests += s.shards[i].requests.Load()
+		c := &s.shards[i]
+		// In this order no part can exceed the whole.
+		t.Failures += c.failures.Load()
+		t.GatewayErrors += c.gateway.Load()
+		t.ServerErrors += c.serverErrors.Load()
+		for b := range t.Durations {
+			n := c.durations[b].Load()
+			t.Durations[b] += n
+			t.Requests += n
+		}
 	}
-	return requests, failures
+	return t
+}
+
+// Answered appends how many requests each shard has answered.
+func (s *Set) Answered(to []uint64) []uint64 {
+	for i := range s.shards {
+		var n uint64
+		for b := range s.shards[i].durations {
+			n += s.shards[i].durations[b].Load()
+		}
+		to = append(to, n)
+	}
+	return to
 }
 
 // add adds to a counter that has one writer, which need not be an atomic step as
@@ -214,15 +245,30 @@ func (e *Endpoint) Withdraw(shard int) {
 // End is the counterpart of Begin.
 func (e *Endpoint) End(shard int, r *Request) {
 	c := e.shards.of(e.set, shard)
-	c.seconds.observe(r.Duration)
+	bucket := c.seconds.observe(r.Duration)
 	add(&c.bytesIn, r.BytesIn)
 	add(&c.bytesOut, r.BytesOut)
 	c.codes.add(r.Code, methodOf(r.Method))
 	s := &e.set.shards[shard]
-	add(&s.requests, 1)
-	if r.ByProxy && r.Code >= 500 {
-		add(&s.failures, 1)
+	// Requests are not counted beside their durations: that would be one more locked
+	// instruction for each.
+	add(&s.durations[bucket], 1)
+	if r.Code >= 500 {
+		s.failed(r, e != e.set.none)
 	}
+}
+
+// failed counts a request that was answered with a status of 500 or more; routed: an
+// endpoint took it.
+func (s *setShard) failed(r *Request, routed bool) {
+	add(&s.serverErrors, 1)
+	if !r.ByProxy {
+		return
+	}
+	if routed && r.Code >= 502 && r.Code <= 504 {
+		add(&s.gateway, 1)
+	}
+	add(&s.failures, 1)
 }
 
 // Backend counts for one backend of one endpoint.

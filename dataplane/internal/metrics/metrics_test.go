@@ -96,8 +96,41 @@ func TestRequests(t *testing.T) {
 		"requests_total{code=404,endpoint=none,method=GET}": 1,
 		"requests_in_flight{endpoint=none}":                 0,
 	})
-	if requests, failures := s.Totals(); requests != 4 || failures != 1 {
-		t.Errorf("totals are %d, %d; want 4, 1", requests, failures)
+	if all := s.Totals(); all.Requests != 4 || all.Failures != 1 {
+		t.Errorf("totals are %+v; want 4 requests, 1 failure", all)
+	}
+}
+
+func TestTotals(t *testing.T) {
+	s := metrics.NewSet(2)
+	e := s.Endpoint("e")
+	end := func(e *metrics.Endpoint, shard, code int, byProxy bool, d time.Duration) {
+		e.Begin(shard)
+		e.End(shard, &metrics.Request{Method: "GET", Code: code, ByProxy: byProxy, Duration: d})
+	}
+	for shard := range 2 {
+		end(e, shard, 200, false, 0)
+		end(e, shard, 499, false, time.Millisecond)
+		end(e, shard, 500, false, time.Hour)
+		end(e, shard, 503, false, time.Second) // of a backend, or of an endpoint that answers so
+		end(e, shard, 502, true, time.Second)
+		end(e, shard, 503, true, time.Second)
+		end(e, shard, 504, true, time.Second)
+		end(e, shard, 500, true, time.Second)
+		end(s.None(), shard, 404, true, time.Second)
+		end(s.None(), shard, 503, true, time.Second)
+	}
+	want := metrics.Totals{Requests: 20, Failures: 10, ServerErrors: 14, GatewayErrors: 6}
+	want.Durations[0], want.Durations[1], want.Durations[10], want.Durations[metrics.Buckets-1] = 2, 2, 14, 2
+	if diff := cmp.Diff(want, s.Totals()); diff != "" {
+		t.Errorf("totals (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]uint64{10, 10}, s.Answered(nil)); diff != "" {
+		t.Errorf("answered by each shard (-want +got):\n%s", diff)
+	}
+	s.Forget("e")
+	if diff := cmp.Diff(want, s.Totals()); diff != "" {
+		t.Errorf("after an endpoint has been forgotten (-want +got):\n%s", diff)
 	}
 }
 
@@ -358,8 +391,8 @@ func TestForget(t *testing.T) {
 		"requests_refused_total{endpoint=gone,reason=no_backend}":   0,
 		"requests_refused_total{endpoint=gone,reason=none_healthy}": 0,
 	})
-	if requests, failures := s.Totals(); requests != 1 || failures != 1 {
-		t.Errorf("totals are %d, %d; those of forgotten endpoints are missing", requests, failures)
+	if all := s.Totals(); all.Requests != 1 || all.Failures != 1 {
+		t.Errorf("totals are %+v; those of forgotten endpoints are missing", all)
 	}
 }
 
@@ -370,8 +403,8 @@ func TestDetached(t *testing.T) {
 	e.Backend("http://a").Response(0, 200, 0)
 	e.End(0, &metrics.Request{Method: "GET", Code: 500, ByProxy: true})
 	want(t, s, "endpoint=e", map[string]float64{})
-	if requests, failures := s.Totals(); requests != 1 || failures != 1 {
-		t.Errorf("totals are %d, %d, want 1, 1", requests, failures)
+	if all := s.Totals(); all.Requests != 1 || all.Failures != 1 {
+		t.Errorf("totals are %+v, want 1 request, 1 failure", all)
 	}
 	if s.Endpoint("e") == e {
 		t.Error("detached counters were found")
@@ -435,8 +468,8 @@ func TestShardsAreExact(t *testing.T) {
 			t.Errorf("%s is %v in all, want %v", name, sum[name], want)
 		}
 	}
-	if requests, failures := s.Totals(); requests != 2*shards*rounds || failures != 0 {
-		t.Errorf("totals are %d, %d", requests, failures)
+	if all := s.Totals(); all.Requests != 2*shards*rounds || all.Failures != 0 {
+		t.Errorf("totals are %+v", all)
 	}
 }
 

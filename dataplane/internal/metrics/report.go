@@ -2,6 +2,14 @@ package metrics
 
 import "time"
 
+// EndpointReport is what is told about one endpoint. Counters are since it had
+// counters, rates since the look before.
+type EndpointReport struct {
+	Endpoint                 string
+	Requests, Failures       uint64 // answered; failed: with a status of 500 or more
+	RequestRate, FailureRate float64
+}
+
 // Report is what is told about one backend of one endpoint. Counters are since the
 // endpoint had counters, rates since the look before.
 type Report struct {
@@ -29,6 +37,7 @@ type toldOf struct {
 	begun uint64
 	// settled: none of these was in flight any more, and the reports said so.
 	settled bool
+	answers told // of the endpoint as a whole
 }
 
 // maxSettled is how many endpoints without a request since the last look are looked
@@ -37,8 +46,8 @@ type toldOf struct {
 // (BenchmarkReport).
 const maxSettled = 5000
 
-// Reporter tells one reader about the backends that are exposed: each once, and
-// again when something has changed. Nothing is queued: what is left out because
+// Reporter tells one reader about the endpoints that are exposed and their backends:
+// each once, and again when something has changed. Nothing is queued: what is left out because
 // there is too much is told when there is room. Only the newest Reporter of a set
 // may be used, by one goroutine.
 type Reporter struct {
@@ -51,17 +60,35 @@ type Reporter struct {
 // NewReporter returns a reporter that has told nothing yet.
 func (s *Set) NewReporter(now time.Time) *Reporter { return &Reporter{set: s, began: now} }
 
-// Next returns what there is to tell, at most so many rows and about so many bytes
-// of names. It visits the endpoints in a random order, so that none is left out for
-// ever.
-func (r *Reporter) Next(now time.Time, rows, bytes int) []Report {
-	r.endpoints = r.set.all(r.endpoints[:0])
+// Room bounds what is told at once.
+type Room struct {
+	Rows  int
+	Bytes int // of names, about
+}
+
+// none reports whether nothing more has room.
+func (r *Room) none() bool { return r.Rows <= 0 || r.Bytes <= 0 }
+
+// take makes use of it for one row.
+func (r *Room) take(bytes int) {
+	r.Rows--
+	r.Bytes -= bytes
+}
+
+// Next returns what there is to tell, with so much room for backends and as much again
+// for endpoints. It visits the endpoints in a random order, so that none is left out
+// for ever.
+func (r *Reporter) Next(now time.Time, room Room) (backends []Report, endpoints []EndpointReport) {
+	r.endpoints = append(r.set.all(r.endpoints[:0]), r.set.none)
 	// What is forgotten before the next call must not be held on to.
 	defer func() { clear(r.endpoints); clear(r.backends) }()
 	at := now.Sub(r.began)
-	var reports []Report
+	forBackends, forEndpoints := room, room
 	settled := 0
 	for _, e := range r.endpoints {
+		if forBackends.none() && forEndpoints.none() {
+			break
+		}
 		if e.told.by != r {
 			e.told = toldOf{by: r}
 		}
@@ -72,29 +99,88 @@ func (r *Reporter) Next(now time.Time, rows, bytes int) []Report {
 			}
 		}
 		begun, inFlight := e.load()
-		e.told.settled = false
 		quiet := inFlight == 0
-		r.backends = e.all(r.backends[:0])
-		for _, b := range r.backends {
-			if len(reports) >= rows || bytes <= 0 {
-				return reports
-			}
-			report, news := r.look(e, b, e.told.at, at)
+		if !forEndpoints.none() {
+			report, news := r.lookAtAnswers(e, at)
 			if news {
-				reports = append(reports, report)
-				bytes -= len(e.name) + len(b.url) + len(report.Trouble)
+				endpoints = append(endpoints, report)
+				forEndpoints.take(len(e.name))
 			}
-			quiet = quiet && !b.told.moving
+			quiet = quiet && !e.told.answers.moving
+		} else {
+			quiet = false
 		}
-		e.told = toldOf{by: r, at: at, begun: begun, settled: quiet}
+		var whole, moving bool
+		backends, whole, moving = r.lookAtBackends(e, at, &forBackends, backends)
+		e.told.settled = false
+		if whole {
+			e.told.at, e.told.begun, e.told.settled = at, begun, quiet && !moving
+		}
 	}
-	return reports
+	return backends, endpoints
+}
+
+// lookAtBackends visits the backends of an endpoint as far as there is room for what
+// there is to tell; whole: it was enough. moving: there are requests.
+func (r *Reporter) lookAtBackends(e *Endpoint, at time.Duration, room *Room, reports []Report) (_ []Report, whole, moving bool) {
+	if room.none() {
+		return reports, false, false
+	}
+	r.backends = e.all(r.backends[:0])
+	for _, b := range r.backends {
+		if room.none() {
+			return reports, false, moving
+		}
+		report, news := r.look(e, b, e.told.at, at)
+		if news {
+			reports = append(reports, report)
+			room.take(len(e.name) + len(b.url) + len(report.Trouble))
+		}
+		moving = moving || b.told.moving
+	}
+	return reports, true, moving
 }
 
 // begun returns how many requests the endpoint has had.
 func (e *Endpoint) begun() (n uint64) {
 	e.shards.each(func(s *endpointShard) { n += s.begun.Load() })
 	return n
+}
+
+// lookAtAnswers visits one endpoint as a whole.
+func (r *Reporter) lookAtAnswers(e *Endpoint, now time.Duration) (report EndpointReport, news bool) {
+	before := e.told.answers
+	first := before.by != r
+	if first {
+		before = told{by: r, at: now}
+	}
+	t := told{by: r, at: now}
+	t.requests, t.failures = e.answers()
+	t.moving = !first && t.requests != before.requests
+	e.told.answers = t
+	if !first && !t.moving && !before.moving {
+		return report, false
+	}
+	report = EndpointReport{Endpoint: e.name, Requests: t.requests, Failures: t.failures}
+	if seconds := (now - max(before.at, e.told.at)).Seconds(); seconds > 0 {
+		report.RequestRate = float64(t.requests-before.requests) / seconds
+		report.FailureRate = float64(t.failures-before.failures) / seconds
+	}
+	return report, true
+}
+
+// answers returns how many requests the endpoint has answered, and how many of them with
+// a status of 500 or more.
+func (e *Endpoint) answers() (requests, failures uint64) {
+	e.shards.each(func(s *endpointShard) {
+		s.codes.each(func(key uint32, n uint64) {
+			requests += n
+			if key>>methodBits >= 500 {
+				failures += n
+			}
+		})
+	})
+	return requests, failures
 }
 
 // load returns how many requests the endpoint has had and how many of them are in

@@ -14,7 +14,7 @@ import (
 )
 
 // all is room for everything that a test reports.
-const all = 1 << 20
+var all = metrics.Room{Rows: 1 << 20, Bytes: 1 << 20}
 
 // reporting is a reporter whose clock the test moves by seconds.
 type reporting struct {
@@ -31,7 +31,7 @@ func newReporting(s *metrics.Set) *reporting {
 func (r *reporting) want(t *testing.T, after int, want ...metrics.Report) {
 	t.Helper()
 	r.now = r.now.Add(time.Duration(after) * time.Second)
-	got := r.Next(r.now, all, all)
+	got, _ := r.Next(r.now, all)
 	slices.SortFunc(got, func(a, b metrics.Report) int {
 		return strings.Compare(a.Endpoint+a.Backend, b.Endpoint+b.Backend)
 	})
@@ -92,6 +92,49 @@ func TestReports(t *testing.T) {
 	r.want(t, 1, quietB)
 }
 
+func TestReportsOnEndpoints(t *testing.T) {
+	s := metrics.NewSet(2)
+	e := s.Endpoint("e")
+	end := func(e *metrics.Endpoint, shard, code int) {
+		e.Begin(shard)
+		e.End(shard, &metrics.Request{Method: "GET", Code: code})
+	}
+	end(e, 0, 200)
+	r := newReporting(s)
+	want := func(after int, want ...metrics.EndpointReport) {
+		t.Helper()
+		r.now = r.now.Add(time.Duration(after) * time.Second)
+		_, got := r.Next(r.now, all)
+		slices.SortFunc(got, func(a, b metrics.EndpointReport) int { return strings.Compare(a.Endpoint, b.Endpoint) })
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("reports (-want +got):\n%s", diff)
+		}
+	}
+	want(0, metrics.EndpointReport{Endpoint: "e", Requests: 1}, metrics.EndpointReport{Endpoint: "none"})
+	want(5)
+	// One in flight is not answered yet; nor is a backend needed.
+	e.Begin(1)
+	end(e, 1, 500)
+	end(e, 0, 499)
+	end(s.None(), 0, 404)
+	want(2,
+		metrics.EndpointReport{Endpoint: "e", Requests: 3, Failures: 1, RequestRate: 1, FailureRate: 0.5},
+		metrics.EndpointReport{Endpoint: "none", Requests: 1, RequestRate: 0.5},
+	)
+	// When they stop that is news, once.
+	want(5, metrics.EndpointReport{Endpoint: "e", Requests: 3, Failures: 1}, metrics.EndpointReport{Endpoint: "none", Requests: 1})
+	want(5)
+	e.End(1, &metrics.Request{Method: "GET", Code: 200})
+	want(2, metrics.EndpointReport{Endpoint: "e", Requests: 4, Failures: 1, RequestRate: 0.5})
+	want(1, metrics.EndpointReport{Endpoint: "e", Requests: 4, Failures: 1})
+	want(1)
+	// What has been forgotten and has come back is new.
+	s.Forget("e")
+	want(1)
+	end(s.Endpoint("e"), 0, 200)
+	want(1, metrics.EndpointReport{Endpoint: "e", Requests: 1})
+}
+
 // What does not fit is told later, and nothing is told twice for that.
 func TestReportsInParts(t *testing.T) {
 	const endpoints = 100
@@ -100,21 +143,24 @@ func TestReportsInParts(t *testing.T) {
 		s.Endpoint(fmt.Sprint("e", i)).Backend("http://a").Begin(0)
 	}
 	for _, test := range []struct {
-		name        string
-		rows, bytes int
-	}{{"by rows", 7, all}, {"by size", all, 50}} {
+		name string
+		room metrics.Room
+	}{{"by rows", metrics.Room{Rows: 7, Bytes: 1 << 20}}, {"by size", metrics.Room{Rows: 1 << 20, Bytes: 50}}} {
 		t.Run(test.name, func(t *testing.T) {
 			r := newReporting(s)
-			seen := map[string]int{}
+			seen, asAWhole := map[string]int{}, map[string]int{}
 			parts := 0
 			for {
-				part := r.Next(r.now, test.rows, test.bytes)
-				if len(part) == 0 {
+				part, whole := r.Next(r.now, test.room)
+				if len(part) == 0 && len(whole) == 0 {
 					break
 				}
 				parts++
-				if len(part) > 7 {
-					t.Fatalf("a part of %d", len(part))
+				if len(part) > 7 || len(whole) > 25 {
+					t.Fatalf("a part of %d backends and %d endpoints", len(part), len(whole))
+				}
+				for _, report := range whole {
+					asAWhole[report.Endpoint]++
 				}
 				for _, report := range part {
 					seen[report.Endpoint]++
@@ -123,9 +169,12 @@ func TestReportsInParts(t *testing.T) {
 			if len(seen) != endpoints || parts < endpoints/7 {
 				t.Errorf("%d endpoints in %d parts", len(seen), parts)
 			}
-			for name, n := range seen {
-				if n != 1 {
-					t.Errorf("%s was told %d times", name, n)
+			if len(asAWhole) != endpoints+1 {
+				t.Errorf("%d endpoints as a whole, and those that none took", len(asAWhole))
+			}
+			for name, n := range asAWhole {
+				if n != 1 || name != "none" && seen[name] != 1 {
+					t.Errorf("%s was told %d times, its backend %d times", name, n, seen[name])
 				}
 			}
 		})
@@ -181,7 +230,7 @@ func TestReportsOfManyEndpoints(t *testing.T) {
 		s.Endpoint(fmt.Sprint("e", i)).Backend("http://a").Track([]*backend.Member{backend.NewMember(state)})
 	}
 	r := newReporting(s)
-	r.Next(r.now, all, all)
+	r.Next(r.now, all)
 	r.want(t, 5)
 
 	// The last ones of a request count although nothing begins.
@@ -203,7 +252,8 @@ func TestReportsOfManyEndpoints(t *testing.T) {
 		if looks > 1000 {
 			t.Fatalf("only %d endpoints were looked at", len(told))
 		}
-		for _, report := range r.Next(r.now, all, all) {
+		reports, _ := r.Next(r.now, all)
+		for _, report := range reports {
 			told[report.Endpoint] = true
 		}
 	}
@@ -228,15 +278,18 @@ func BenchmarkReport(b *testing.B) {
 		request(i)
 	}
 	r := newReporting(s)
-	for len(r.Next(r.now, all, all<<10)) > 0 {
+	for {
+		if news, _ := r.Next(r.now, metrics.Room{Rows: 1 << 20, Bytes: 1 << 30}); len(news) == 0 {
+			break
+		}
 	}
 	for b.Loop() {
 		for i := range busy {
 			request(i)
 		}
 		r.now = r.now.Add(5 * time.Second)
-		if n := len(r.Next(r.now, all, all)); n != busy*len(urls) {
-			b.Fatalf("%d reports", n)
+		if backends, endpoints := r.Next(r.now, all); len(backends) != busy*len(urls) || len(endpoints) != busy {
+			b.Fatalf("%d reports about backends, %d about endpoints", len(backends), len(endpoints))
 		}
 	}
 }

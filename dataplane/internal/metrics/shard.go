@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
+
+	"reverseproxy/proto/routetable"
 )
 
 // shards is one T per shard, made by the shard's owner when it first needs it.
@@ -156,28 +158,24 @@ func (c *codes) each(f func(key uint32, n uint64)) {
 	}
 }
 
-// The upper bounds of the histograms' buckets, inclusive: what a proxy that adds
-// microseconds and waits for slow backends needs to tell apart.
-var bounds = [...]time.Duration{
-	500 * time.Microsecond, time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond,
-	25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
-	time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second,
-}
+// Buckets is how many buckets the histograms have.
+const Buckets = len(routetable.DurationBounds) + 1
 
 // histogram counts durations; one writer.
 type histogram struct {
-	buckets [len(bounds) + 1]atomic.Uint64 // not cumulative; the last is +Inf
-	sum     atomic.Uint64                  // nanoseconds
+	buckets [Buckets]atomic.Uint64 // not cumulative; the last is +Inf
+	sum     atomic.Uint64          // nanoseconds
 }
 
-const histogramSize = (len(bounds) + 2) * 8
+const histogramSize = (Buckets + 1) * 8
 
-func (h *histogram) observe(d time.Duration) {
+// observe counts a duration and returns its bucket.
+func (h *histogram) observe(d time.Duration) (bucket int) {
 	d = max(d, 0)
-	i := 0
-	for i < len(bounds) && d > bounds[i] {
-		i++
+	for bucket < len(routetable.DurationBounds) && d > routetable.DurationBounds[bucket] {
+		bucket++
 	}
-	add(&h.buckets[i], 1)
+	add(&h.buckets[bucket], 1)
 	add(&h.sum, uint64(d))
+	return bucket
 }

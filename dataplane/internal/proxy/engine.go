@@ -9,6 +9,7 @@ import (
 	"reverseproxy/dataplane/internal/backend"
 	"reverseproxy/dataplane/internal/http1"
 	"reverseproxy/dataplane/internal/metrics"
+	"reverseproxy/dataplane/internal/sample"
 	"reverseproxy/dataplane/internal/table"
 	"reverseproxy/proto/routetable"
 )
@@ -42,7 +43,7 @@ const (
 	maxScratch     = 256 << 10
 )
 
-// Config is what an Engine needs. All fields but Page, AccessLog and Clock are
+// Config is what an Engine needs. All fields but Page, AccessLog, Samples and Clock are
 // required.
 type Config struct {
 	Driver  Driver
@@ -55,7 +56,9 @@ type Config struct {
 	// AccessLog takes the lines about requests; nil: nobody does. Owned by this
 	// engine.
 	AccessLog *accesslog.Shard
-	Log       *slog.Logger
+	// Samples keeps what some requests look like; nil: none. Owned by this engine.
+	Samples *sample.Shard
+	Log     *slog.Logger
 	// Clock is the wall clock for Date fields and the access log; nil: time.Now.
 	Clock func() time.Time
 }
@@ -69,6 +72,7 @@ type Engine struct {
 	shard   int
 	page    func() (string, []byte)
 	lines   *accesslog.Shard
+	samples *sample.Shard
 	log     *slog.Logger
 	clock   func() time.Time
 	random  *rand.ChaCha8
@@ -110,7 +114,7 @@ type Engine struct {
 func New(c Config) *Engine {
 	e := &Engine{
 		d: c.Driver, live: c.Live, metrics: c.Metrics, shard: c.Shard, page: c.Page, lines: c.AccessLog,
-		log: c.Log, clock: c.Clock, random: newRandom(), idle: map[*backend.State]*idleList{},
+		samples: c.Samples, log: c.Log, clock: c.Clock, random: newRandom(), idle: map[*backend.State]*idleList{},
 	}
 	if e.clock == nil {
 		e.clock = time.Now

@@ -16,6 +16,7 @@ import (
 	"reverseproxy/dataplane/internal/backend"
 	"reverseproxy/dataplane/internal/metrics"
 	"reverseproxy/dataplane/internal/proxy"
+	"reverseproxy/dataplane/internal/sample"
 	"reverseproxy/dataplane/internal/table"
 	"reverseproxy/proto/routetable"
 	routetablev1 "reverseproxy/proto/routetable/v1"
@@ -25,13 +26,14 @@ import (
 // in which order. It also checks that the engine keeps the driver's rules.
 type world struct {
 	testing.TB
-	engine *proxy.Engine
-	live   *table.Live
-	set    *metrics.Set
-	log    *accesslog.Log
-	now    time.Duration
-	wall   func() time.Duration // what the wall clock has gained
-	origin proxy.Origin
+	engine  *proxy.Engine
+	live    *table.Live
+	set     *metrics.Set
+	log     *accesslog.Log
+	samples *sample.Set
+	now     time.Duration
+	wall    func() time.Duration // what the wall clock has gained
+	origin  proxy.Origin
 
 	state    *table.State
 	backends *backend.Registry
@@ -78,11 +80,11 @@ func wire(endpoints ...*routetablev1.Endpoint) *routetablev1.RouteTable {
 
 func newWorldOf(t testing.TB, rt *routetablev1.RouteTable) *world {
 	t.Helper()
-	w := &world{TB: t, live: &table.Live{}, set: metrics.NewSet(1), backends: backend.NewRegistry(), log: accesslog.New(1), now: time.Second}
+	w := &world{TB: t, live: &table.Live{}, set: metrics.NewSet(1), backends: backend.NewRegistry(), log: accesslog.New(1), samples: sample.New(1), now: time.Second}
 	w.wall = func() time.Duration { return 0 } // Date fields never change
 	w.apply(rt)
 	w.engine = proxy.New(proxy.Config{
-		Driver: w, Live: w.live, Metrics: w.set, AccessLog: w.log.Shard(0), Log: slog.New(slog.DiscardHandler),
+		Driver: w, Live: w.live, Metrics: w.set, AccessLog: w.log.Shard(0), Samples: w.samples.Shard(0), Log: slog.New(slog.DiscardHandler),
 		Page:  func() (string, []byte) { return "text/plain", []byte("page") },
 		Clock: func() time.Time { return time.Unix(784111777, 0).Add(w.wall()) },
 	})
@@ -360,7 +362,10 @@ func (w *world) counts(name, label string) map[string]float64 {
 	return sums
 }
 
-func (w *world) totals() (requests, failures uint64) { return w.set.Totals() }
+func (w *world) totals() (requests, failures uint64) {
+	all := w.set.Totals()
+	return all.Requests, all.Failures
+}
 
 func (e *end) take() string {
 	s := string(e.sent)

@@ -137,6 +137,9 @@ func (e *Engine) route(c *Conn, t *table.Table, body []byte) {
 	e.ask()
 	found := t.Match(&e.query)
 	e.begin(c, found.Endpoint)
+	if s := e.samples; s != nil && s.Due() {
+		e.sample(found.Endpoint)
+	}
 	switch {
 	case found.BadPath:
 		x.wantClose = true
@@ -153,6 +156,20 @@ func (e *Engine) route(c *Conn, t *table.Table, body []byte) {
 	default:
 		e.answer(c, 404)
 	}
+}
+
+// sample keeps what the request in e.query looks like. Without a valid path it is no
+// request that a route table could decide about.
+func (e *Engine) sample(by *table.Endpoint) {
+	path := e.query.NormalPath()
+	if len(path) == 0 {
+		return
+	}
+	name := ""
+	if by != nil {
+		name = by.Name
+	}
+	e.samples.Add(e.query.Method, e.query.Host, path, name)
 }
 
 // ask makes e.query the request in e.req.

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"reverseproxy/dataplane/internal/activate/activatetest"
+	"reverseproxy/dataplane/internal/metrics"
+	"reverseproxy/dataplane/internal/sample"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
@@ -66,7 +68,7 @@ func TestReportsWhenAsked(t *testing.T) {
 				{Url: backend2, Requests: two}, {Url: "http://unknown"}, {Url: backend1, Requests: one},
 			},
 		}
-		if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+		if diff := cmp.Diff(want, got, protocmp.Transform(), protocmp.IgnoreFields(want, "traffic")); diff != "" {
 			t.Errorf("heartbeat (-want +got):\n%s", diff)
 		}
 	}
@@ -126,6 +128,49 @@ func TestReportsOnEachStream(t *testing.T) {
 			t.Errorf("after one has changed: %v", part)
 		}
 		p.end <- nil
+	}
+}
+
+// What requests look like is told once, and not at all if nobody wants it.
+func TestReportsOnRequests(t *testing.T) {
+	for name, kept := range map[string]*sample.Set{"samples": sample.New(1), "no samples": nil} {
+		t.Run(name, func(t *testing.T) {
+			cp := startControlPlane(t, "127.0.0.1:0", nil)
+			dp := startDataPlane(t, t.TempDir(), func(o *Options) {
+				slowly(o)
+				o.Samples = kept
+			}, cp.address)
+			p := cp.accept(t)
+			p.nextHeartbeat(t)
+			e := dp.metrics.Endpoint("e")
+			answer := func() *routetablev1.Heartbeat {
+				e.Begin(0)
+				e.End(0, &metrics.Request{Method: "GET", Code: 500})
+				var got *routetablev1.Heartbeat
+				eventually(t, "the endpoint is told about", func() error {
+					p.ask(t, &routetablev1.Report{Backends: true})
+					if got = p.nextHeartbeat(t); len(got.GetEndpoints()) == 0 {
+						return errors.New("not yet")
+					}
+					return nil
+				})
+				return got
+			}
+			if s := kept.Shard(0); s != nil && s.Due() {
+				s.Add([]byte("GET"), []byte("H:80"), []byte("/x"), "e")
+			}
+			got := answer()
+			want := &routetablev1.Heartbeat{Endpoints: []*routetablev1.EndpointReport{{Endpoint: "e", Requests: 1, Failures: 1}}}
+			if kept != nil {
+				want.Samples = []*routetablev1.Sample{{Method: "GET", Host: "h", Path: "/x", Endpoint: "e", Weight: 1}}
+			}
+			if diff := cmp.Diff(want, got, protocmp.Transform(), protocmp.IgnoreFields(want, "state", "requests_total", "traffic")); diff != "" {
+				t.Errorf("heartbeat (-want +got):\n%s", diff)
+			}
+			if again := answer(); len(again.GetSamples()) > 0 || again.GetEndpoints()[0].GetRequests() != 2 {
+				t.Errorf("after another request, which was not kept: %v", again)
+			}
+		})
 	}
 }
 

@@ -252,13 +252,17 @@ func (s *Subscriber) hello() *routetablev1.SubscribeRequest {
 		Build:        s.o.Build,
 		AdminAddress: s.o.AdminAddress,
 		State:        s.state(),
+		Features:     []routetablev1.Feature{routetablev1.Feature_FEATURE_TRAFFIC},
 	}}}
 }
 
 func (s *Subscriber) heartbeat() *routetablev1.SubscribeRequest {
-	requests, failures := s.o.Metrics.Totals()
+	all := s.o.Metrics.Totals()
 	return &routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Heartbeat{Heartbeat: &routetablev1.Heartbeat{
-		State: s.state(), RequestsTotal: requests, FailuresTotal: failures,
+		State: s.state(), RequestsTotal: all.Requests, FailuresTotal: all.Failures,
+		Traffic: &routetablev1.Traffic{
+			Requests: all.Requests, ServerErrors: all.ServerErrors, GatewayErrors: all.GatewayErrors, Durations: all.Durations[:],
+		},
 	}}}
 }
 

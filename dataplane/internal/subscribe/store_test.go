@@ -16,7 +16,7 @@ import (
 
 var offers = cmp.AllowUnexported(offer{})
 
-func sample() *offer {
+func payload() *offer {
 	return &offer{version: strings.Repeat("ab", 32), revision: 42, decodedSize: 1234, data: []byte("payload")}
 }
 
@@ -25,7 +25,7 @@ func TestStoreKeepsATable(t *testing.T) {
 	if o, err := s.load(); o != nil || err != nil {
 		t.Fatalf("load of an empty store: got %v, %v; want nothing", o, err)
 	}
-	for _, want := range []*offer{sample(), {version: "v2", data: []byte{}}} {
+	for _, want := range []*offer{payload(), {version: "v2", data: []byte{}}} {
 		if err := s.save(want); err != nil {
 			t.Fatal(err)
 		}
@@ -59,7 +59,7 @@ func TestStoreReplacesALeftoverWithoutFollowingIt(t *testing.T) {
 	if err := os.Symlink(victim, s.Path()+".tmp"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.save(sample()); err != nil {
+	if err := s.save(payload()); err != nil {
 		t.Fatal(err)
 	}
 	if got, _ := os.ReadFile(victim); string(got) != "precious" {
@@ -76,7 +76,7 @@ func TestStoreFailsCleanly(t *testing.T) {
 	if err := os.WriteFile(blocked, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := NewStore(filepath.Join(blocked, "sub")).save(sample()); err == nil {
+	if err := NewStore(filepath.Join(blocked, "sub")).save(payload()); err == nil {
 		t.Error("save below a file: no error")
 	}
 	// A directory where the file should be: the rename fails, nothing is left.
@@ -84,7 +84,7 @@ func TestStoreFailsCleanly(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(s.Path(), "x"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.save(sample()); err == nil {
+	if err := s.save(payload()); err == nil {
 		t.Error("save over a directory: no error")
 	}
 	if _, err := os.Stat(s.Path() + ".tmp"); !errors.Is(err, fs.ErrNotExist) {
@@ -97,7 +97,7 @@ func TestStoreFailsCleanly(t *testing.T) {
 
 func TestSetRevision(t *testing.T) {
 	s := NewStore(t.TempDir())
-	if err := s.save(sample()); err != nil {
+	if err := s.save(payload()); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
@@ -107,8 +107,8 @@ func TestSetRevision(t *testing.T) {
 		want     uint64
 	}{
 		{"other version", "v2", 50, 42},
-		{"same version", sample().version, 50, 50},
-		{"same again", sample().version, 50, 50},
+		{"same version", payload().version, 50, 50},
+		{"same again", payload().version, 50, 50},
 	} {
 		if err := s.setRevision(tt.version, tt.revision); err != nil {
 			t.Fatalf("%s: %v", tt.name, err)
@@ -120,7 +120,7 @@ func TestSetRevision(t *testing.T) {
 }
 
 func TestDamagedFiles(t *testing.T) {
-	good := appendFile(nil, sample())
+	good := appendFile(nil, payload())
 	// resum makes the checksum right again after a change.
 	resum := func(p []byte) []byte {
 		sum := sha256.Sum256(p[:len(p)-sha256.Size])
@@ -186,7 +186,7 @@ func TestDamagedFiles(t *testing.T) {
 // FuzzStore reads any bytes as a stored table. Whatever is accepted is exactly
 // what would be written for it.
 func FuzzStore(f *testing.F) {
-	good := appendFile(nil, sample())
+	good := appendFile(nil, payload())
 	f.Add(good)
 	f.Add(good[:20])
 	f.Add(append(bytes.Clone(good), 1))

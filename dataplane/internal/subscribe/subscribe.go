@@ -20,6 +20,7 @@ import (
 	"reverseproxy/dataplane/internal/activate"
 	"reverseproxy/dataplane/internal/limit"
 	"reverseproxy/dataplane/internal/metrics"
+	"reverseproxy/dataplane/internal/sample"
 	"reverseproxy/proto/identity"
 )
 
@@ -51,6 +52,9 @@ type Options struct {
 	Place *atomic.Uint32
 	// Metrics are what is reported about requests.
 	Metrics *metrics.Set
+	// Samples are what some of them look like, which is reported as well; nil: it is
+	// not.
+	Samples *sample.Set
 	Log     *slog.Logger
 
 	// Heartbeat is the time between two heartbeats; 5 s. As often is a table tried

@@ -88,6 +88,7 @@ func TestHello(t *testing.T) {
 	first := cp.accept(t)
 	want := &routetablev1.Hello{
 		Id: "dp", Labels: map[string]string{"zone": "a"}, Build: "test", AdminAddress: "127.0.0.1:19000", State: &routetablev1.State{},
+		Features: []routetablev1.Feature{routetablev1.Feature_FEATURE_TRAFFIC},
 	}
 	if diff := cmp.Diff(want, first.hello, protocmp.Transform(), protocmp.IgnoreFields(want, "session_id")); diff != "" {
 		t.Errorf("hello (-want +got):\n%s", diff)
@@ -300,14 +301,16 @@ func TestHeartbeats(t *testing.T) {
 	e := dp.metrics.Endpoint("/a")
 	for i := range 77 {
 		e.Begin(0)
-		e.End(0, &metrics.Request{Method: "GET", Code: 500, ByProxy: i < 2})
+		e.End(0, &metrics.Request{Method: "GET", Code: 502, ByProxy: i < 2})
 	}
 	want := &routetablev1.Heartbeat{
 		State:         &routetablev1.State{Version: version, Revision: 4, Source: routetablev1.Source_SOURCE_STREAM},
 		RequestsTotal: 77, FailuresTotal: 2,
+		Traffic: &routetablev1.Traffic{Requests: 77, ServerErrors: 77, GatewayErrors: 2, Durations: make([]uint64, metrics.Buckets)},
 	}
+	want.Traffic.Durations[0] = 77
 	eventually(t, "heartbeat with the newest state", func() error {
-		if diff := cmp.Diff(want, <-p.heartbeats, protocmp.Transform(), protocmp.IgnoreFields(want, "backends")); diff != "" {
+		if diff := cmp.Diff(want, <-p.heartbeats, protocmp.Transform(), protocmp.IgnoreFields(want, "backends", "endpoints")); diff != "" {
 			return errors.New(diff)
 		}
 		return nil

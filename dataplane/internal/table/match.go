@@ -18,12 +18,12 @@ type Query struct {
 	Header             Headers // nil: there are no fields
 
 	host, path []byte // room for normal forms
-	normal     []byte // the path in normal form
+	normal     []byte // the path in normal form; empty: it has none
 	rewritten  []byte // see Endpoint.Rewrite
 }
 
-// NormalPath returns the path in normal form. Only after a Match that found an
-// endpoint, while Path is what it was then.
+// NormalPath returns the path in normal form, nothing if it has none. Only after
+// Match, while Path is what it was then.
 func (q *Query) NormalPath() []byte { return q.normal }
 
 // Headers looks up a request's header fields.
@@ -47,6 +47,7 @@ type Result struct {
 // form matches no endpoint.
 func (t *Table) Match(q *Query) Result {
 	path := q.Path
+	q.normal = nil
 	switch {
 	case len(path) == 0:
 		path = root
