@@ -29,6 +29,8 @@ type Entry struct {
 	Origin fleetv1.Origin `json:"origin"`
 	// Restores is the revision whose content it has, after a rollback or an abort.
 	Restores uint64 `json:"restores,omitempty"`
+	// Drained are the backends, by URL, that got no requests whatever the text says.
+	Drained []string `json:"drained,omitempty"`
 	// Endpoints is how many it has.
 	Endpoints int `json:"endpoints"`
 	// Size is that of the text in bytes.

@@ -1,6 +1,9 @@
 package reconcile
 
 import (
+	"maps"
+	"slices"
+
 	"reverseproxy/controlplane/internal/compile"
 	"reverseproxy/controlplane/internal/config"
 	"reverseproxy/controlplane/internal/fleet"
@@ -115,7 +118,7 @@ func (l *Loader) record(c change, t *fleet.Table) error {
 	}
 	entry := history.Entry{
 		Revision: t.Revision, Version: t.Version, AcceptedAt: t.Accepted, Author: c.author, Message: c.message,
-		Origin: c.origin, Restores: c.restores, Endpoints: len(c.content.GetEndpoints()),
+		Origin: c.origin, Restores: c.restores, Drained: slices.Sorted(maps.Keys(c.drained)), Endpoints: len(c.content.GetEndpoints()),
 	}
 	draft, err := l.opts.History.Prepare(entry, c.data)
 	if c.settle != nil {

@@ -75,7 +75,7 @@ type DrainOutcome struct {
 // Drain makes a backend get no new requests, from no endpoint, or with undrain takes
 // that back. It stays drained whatever becomes of the file, also while it is not in
 // the file. A *DrainError changes nothing.
-func (l *Loader) Drain(ctx context.Context, url string, undrain, force bool) (DrainOutcome, error) {
+func (l *Loader) Drain(ctx context.Context, url string, undrain, force bool, author string) (DrainOutcome, error) {
 	if err := l.take(ctx); err != nil {
 		return DrainOutcome{}, err
 	}
@@ -98,7 +98,7 @@ func (l *Loader) Drain(ctx context.Context, url string, undrain, force bool) (Dr
 		if err := l.checkDrains(next, before, force || undrain); err != nil {
 			return DrainOutcome{}, err
 		}
-		if err := l.acceptDrains(next, message(url, undrain)); err != nil {
+		if err := l.acceptDrains(next, author, message(url, undrain)); err != nil {
 			return DrainOutcome{}, err
 		}
 		l.opts.Log.Info("backend drained or taken back", "backend", url, "drained", !undrain, "endpoints", endpoints)
@@ -154,13 +154,13 @@ func (l *Loader) keepDrains(drained map[string]bool) error {
 
 // acceptDrains makes a set of drained backends the one that counts, with the running
 // configuration as it is.
-func (l *Loader) acceptDrains(next map[string]bool, message string) error {
+func (l *Loader) acceptDrains(next map[string]bool, author, message string) error {
 	data, err := l.text()
 	if err != nil {
 		return err
 	}
 	_, _, err = l.accept(change{
-		data: data, content: l.content, drained: next, origin: fleetv1.Origin_ORIGIN_DRAIN, message: message,
+		data: data, content: l.content, drained: next, origin: fleetv1.Origin_ORIGIN_DRAIN, author: author, message: message,
 		settle: func() error { return l.keepDrains(next) },
 	})
 	return err

@@ -48,7 +48,12 @@ func (s *Service) Status(ctx context.Context, r *fleetv1.StatusRequest) (*fleetv
 
 // Apply implements fleetv1.FleetServiceServer.
 func (s *Service) Apply(ctx context.Context, r *fleetv1.ApplyRequest) (*fleetv1.ApplyResponse, error) {
-	s.log.Info("apply requested", "name", r.GetName(), "bytes", len(r.GetConfig()), "force", r.GetForce())
+	author, err := signed(ctx, r.GetAuthor(), r.GetMessage())
+	if err != nil {
+		return nil, err
+	}
+	r.Author = author
+	s.log.Info("apply requested", "name", r.GetName(), "bytes", len(r.GetConfig()), "author", author, "force", r.GetForce())
 	t, changed, problems, err := s.loader.Apply(ctx, r)
 	switch {
 	case errors.Is(err, errEmptyName):
@@ -95,8 +100,12 @@ func (s *Service) ask(ctx context.Context) {
 
 // Drain implements fleetv1.FleetServiceServer.
 func (s *Service) Drain(ctx context.Context, r *fleetv1.DrainRequest) (*fleetv1.DrainResponse, error) {
-	s.log.Info("drain requested", "backend", r.GetUrl(), "undrain", r.GetUndrain(), "force", r.GetForce())
-	o, err := s.loader.Drain(ctx, r.GetUrl(), r.GetUndrain(), r.GetForce())
+	author, err := signed(ctx, "", "")
+	if err != nil {
+		return nil, err
+	}
+	s.log.Info("drain requested", "backend", r.GetUrl(), "undrain", r.GetUndrain(), "author", author, "force", r.GetForce())
+	o, err := s.loader.Drain(ctx, r.GetUrl(), r.GetUndrain(), r.GetForce(), author)
 	var refused *DrainError
 	switch {
 	case errors.As(err, &refused) && refused.Unknown:
