@@ -53,7 +53,7 @@ func parse(args []string, out io.Writer) (*settings, error) {
 	f := pflag.NewFlagSet("dataplane", pflag.ContinueOnError)
 	f.SortFlags = false
 	f.SetOutput(io.Discard) // errors are ours to print
-	f.StringArrayVar(&s.controlPlanes, "controlplane", []string{"127.0.0.1:18000"}, "`host:port` of a control plane; repeatable, tried in order")
+	f.StringArrayVar(&s.controlPlanes, "controlplane", []string{"127.0.0.1:18000"}, "`host:port` of a control plane; repeatable, tried in a random order")
 	f.StringVar(&s.tls.CA, "tls-ca", "", "PEM `file` with the CAs that control planes are trusted by; the three go together,\nand controlplane certs makes them")
 	f.StringVar(&s.tls.Cert, "tls-cert", "", "PEM `file` with this data plane's certificate")
 	f.StringVar(&s.tls.Key, "tls-key", "", "PEM `file` with its private key")

@@ -148,17 +148,3 @@ class DataPlaneStartsAlone(Scenario):
         self.assertEqual(want, admin_says())
         with self.assertRaises(ConnectionLost):
             get(self.port, "/x")
-
-
-class SeveralControlPlanes(Scenario):
-    def test_the_next_one_is_asked_when_the_first_is_away(self):
-        a, b = self.origin("a"), self.origin("b")
-        text = self.config({"/x": [a]})
-        first = self.control_plane(text, name="first")
-        second = self.control_plane(text, name="second")
-        dp = self.data_plane("dp1", first, second)
-        self.wait_applied(first, [dp])
-        first.kill()
-        self.wait_applied(second, [dp])
-        self.change(second, self.config({"/x": [b]}), dp)
-        self.assertEqual("b", get(self.port, "/x").text)

@@ -14,18 +14,14 @@ const maxRequest = 64<<20 + 64<<10
 // GRPCOptions returns what a gRPC server needs to serve data planes: shared
 // bytes, limits set on purpose, and keepalive that agrees with the data planes'
 // (they ping every 10 s; the library's default would answer that with GOAWAY).
-// Connections are ended after half an hour, so that a fleet spreads over
-// control planes that were started later.
 func GRPCOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		newCodec(),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
-			Time:                  30 * time.Second,
-			Timeout:               10 * time.Second,
-			MaxConnectionAge:      30 * time.Minute,
-			MaxConnectionAgeGrace: 10 * time.Second,
+			Time:    30 * time.Second,
+			Timeout: 10 * time.Second,
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
 			MinTime:             5 * time.Second,

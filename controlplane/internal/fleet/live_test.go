@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"reverseproxy/controlplane/internal/fleet"
 	routetablev1 "reverseproxy/proto/routetable/v1"
@@ -141,4 +143,15 @@ func TestAMessageThatComesAfterTheEndCountsForNothing(t *testing.T) {
 	if n := b.live(t); n != 1 {
 		t.Errorf("told of %d", n)
 	}
+}
+
+// So that data planes spread over control planes that were started later.
+func TestADataPlaneIsAskedToChooseAnewAfterItsTurn(t *testing.T) {
+	s := start(t, fleet.Options{}, fleet.ServerOptions{Turn: 50 * time.Millisecond})
+	s.publish(t, table(1))
+	p := s.join(t, "a", "1", "")
+	if err := p.recvEnd(); status.Code(err) != codes.Aborted {
+		t.Errorf("the stream ended with %v, want code Aborted", err)
+	}
+	s.waitState(t, "a", "disconnected")
 }

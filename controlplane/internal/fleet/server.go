@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -23,6 +24,7 @@ const (
 	defaultSendDeadline = 10 * time.Second
 	defaultSlotHold     = 200 * time.Millisecond
 	defaultSlots        = 64
+	defaultTurn         = 30 * time.Minute
 )
 
 // ServerOptions bound what a stream may take. The zero value is usable.
@@ -38,6 +40,10 @@ type ServerOptions struct {
 	// goes on without a slot, so that receivers that have stopped reading delay
 	// nobody.
 	SlotHold time.Duration
+	// Turn is how long a stream lasts, give or take a tenth. Then its data plane is
+	// asked to choose a control plane anew, so that a fleet spreads over those that
+	// were started later.
+	Turn time.Duration
 }
 
 // Server is the stream service on top of a Fleet.
@@ -56,6 +62,7 @@ func NewServer(f *Fleet, opts ServerOptions) *Server {
 	opts.HelloTimeout = cmp.Or(opts.HelloTimeout, defaultHelloTimeout)
 	opts.SendDeadline = cmp.Or(opts.SendDeadline, defaultSendDeadline)
 	opts.SlotHold = cmp.Or(opts.SlotHold, defaultSlotHold)
+	opts.Turn = cmp.Or(opts.Turn, defaultTurn)
 	opts.Slots = cmp.Or(opts.Slots, defaultSlots)
 	return &Server{fleet: f, opts: opts, slots: make(chan struct{}, opts.Slots), stopped: make(chan struct{})}
 }
@@ -69,6 +76,7 @@ var (
 	errNoHello   = status.Error(codes.DeadlineExceeded, "the first message did not come in time")
 	errNotHello  = status.Error(codes.InvalidArgument, "the first message must be a hello")
 	errNotRead   = status.Error(codes.DeadlineExceeded, "the data plane does not read what it is sent")
+	errTurn      = status.Error(codes.Aborted, "choose a control plane anew")
 	errNoDesired = status.Error(codes.Unavailable, "there is no configuration yet")
 )
 
@@ -114,8 +122,12 @@ func (s *Server) Subscribe(rpc grpc.BidiStreamingServer[routetablev1.SubscribeRe
 	st.session = session
 	close(st.registered)
 	go st.send()
+	turn := time.NewTimer(s.opts.Turn*9/10 + rand.N(s.opts.Turn/5))
+	defer turn.Stop()
 	select {
 	case err = <-st.ended:
+	case <-turn.C:
+		err = errTurn
 	case <-s.stopped:
 		err = errStopping
 	}

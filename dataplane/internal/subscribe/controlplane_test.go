@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,7 +27,7 @@ type controlPlane struct {
 	server  *grpc.Server
 	streams chan *peer
 	// mute: heartbeats get no answer.
-	mute bool
+	mute atomic.Bool
 }
 
 // peer is one stream of one data plane, as the control plane sees it.
@@ -105,7 +106,7 @@ func (cp *controlPlane) Subscribe(stream grpc.BidiStreamingServer[routetablev1.S
 			default:
 			}
 			p.heartbeats <- m.GetHeartbeat()
-			if !cp.mute {
+			if !cp.mute.Load() {
 				_ = p.send(&routetablev1.SubscribeResponse{Message: &routetablev1.SubscribeResponse_Alive{Alive: &routetablev1.Alive{}}})
 			}
 		}

@@ -14,7 +14,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	"reverseproxy/dataplane/internal/activate"
 	"reverseproxy/proto/identity"
@@ -34,6 +36,8 @@ var (
 	errSilent  = errors.New("no answer from the control plane")
 	errClosed  = errors.New("the control plane closed the stream")
 	errStopped = errors.New("the data plane stops")
+	// errTurn: the control plane works, but wants its data planes to spread.
+	errTurn = errors.New("the control plane asks to choose one anew")
 )
 
 // CheckAddress reports whether a control plane may be reached at address: it must
@@ -132,8 +136,11 @@ func (x *session) reason(err error) error {
 	if cause := context.Cause(x.ctx); cause != nil {
 		return cause
 	}
-	if errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, io.EOF):
 		return errClosed
+	case status.Code(err) == codes.Aborted:
+		return errTurn
 	}
 	if trouble := x.creds.Trouble(); trouble != nil && !x.heard {
 		return trouble
@@ -151,6 +158,11 @@ func (x *session) send(stop context.Context) {
 	// and does nothing else is found out after Silence.
 	tick := time.NewTicker(x.s.o.Heartbeat)
 	defer tick.Stop()
+	pulse := new(time.Ticker) // never ticks
+	if len(x.s.o.ControlPlanes) > 1 {
+		pulse = time.NewTicker(x.s.o.Pulse)
+		defer pulse.Stop()
+	}
 	reporter := x.s.newReporter()
 	for m := reporter.heartbeat(true); ; {
 		if m.GetHeartbeat() != nil {
@@ -162,6 +174,8 @@ func (x *session) send(stop context.Context) {
 		select {
 		case <-tick.C:
 			m = reporter.heartbeat(true)
+		case <-pulse.C:
+			m = reporter.heartbeat(false)
 		case r := <-x.asked:
 			reporter.watched = r.GetWatch()
 			m = reporter.heartbeat(r.GetBackends())

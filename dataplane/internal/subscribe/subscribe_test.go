@@ -346,14 +346,16 @@ func TestReconnects(t *testing.T) {
 		hung, accepted := hungServer(t)
 		cp := startControlPlane(t, "127.0.0.1:0", nil)
 		startDataPlane(t, t.TempDir(), short, hung, cp.address)
+		cp.accept(t).end <- nil
 		<-accepted
 		cp.accept(t)
 	})
 
 	t.Run("when heartbeats get no answer", func(t *testing.T) {
-		mute := startControlPlane(t, "127.0.0.1:0", func(cp *controlPlane) { cp.mute = true })
+		mute := startControlPlane(t, "127.0.0.1:0", func(cp *controlPlane) { cp.mute.Store(true) })
 		cp := startControlPlane(t, "127.0.0.1:0", nil)
 		startDataPlane(t, t.TempDir(), short, mute.address, cp.address)
+		cp.accept(t).end <- nil
 		p := mute.accept(t)
 		cp.accept(t)
 		p.wantEnd(t)
@@ -362,6 +364,9 @@ func TestReconnects(t *testing.T) {
 	t.Run("to the other address, and round again", func(t *testing.T) {
 		a, b := startControlPlane(t, "127.0.0.1:0", nil), startControlPlane(t, "127.0.0.1:0", nil)
 		startDataPlane(t, t.TempDir(), nil, a.address, b.address)
+		if firstOf(t, a, b) == b {
+			a, b = b, a
+		}
 		for range 2 {
 			p := a.accept(t)
 			p.end <- errors.New("no more")
@@ -434,7 +439,7 @@ func TestStopNeedsNoControlPlane(t *testing.T) {
 		dp.stop()
 	})
 	t.Run("mute", func(t *testing.T) {
-		cp := startControlPlane(t, "127.0.0.1:0", func(cp *controlPlane) { cp.mute = true })
+		cp := startControlPlane(t, "127.0.0.1:0", func(cp *controlPlane) { cp.mute.Store(true) })
 		dp := startDataPlane(t, t.TempDir(), nil, cp.address)
 		p := cp.accept(t)
 		dp.stop()
