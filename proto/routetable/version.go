@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"hash"
+	"hash/maphash"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -41,6 +42,21 @@ func Version(t *routetablev1.RouteTable) string {
 	}
 	return d.sum(t)
 }
+
+// Digests returns a number for each endpoint of the table. Endpoints of which they are
+// equal have, but for chance, the same canonical form. They are for this process only.
+func Digests(t *routetablev1.RouteTable) []uint64 {
+	digests := make([]uint64, 0, len(t.GetEndpoints()))
+	var c canonical
+	for _, e := range t.GetEndpoints() {
+		c.buf = c.buf[:0]
+		c.endpoint(3, e)
+		digests = append(digests, maphash.Bytes(digestSeed, c.buf))
+	}
+	return digests
+}
+
+var digestSeed = maphash.MakeSeed()
 
 // digest hashes the canonical form of a table as it comes: a large table needs
 // no second copy.
