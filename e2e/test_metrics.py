@@ -35,6 +35,8 @@ CONTROL_PLANE = {
     "controlplane_config_loads_total": "counter",
     "controlplane_config_last_load_successful": "gauge",
     "controlplane_pushes_total": "counter",
+    "controlplane_table_bytes_sent_total": "counter",
+    "controlplane_tables_sent_total": "counter",
     "controlplane_convergence_seconds": "histogram",
     "controlplane_build_info": "gauge",
     "controlplane_drained_backends": "gauge",

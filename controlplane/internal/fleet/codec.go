@@ -24,6 +24,9 @@ func newFrame(parts ...[]byte) *frame {
 	return f
 }
 
+// size returns the bytes of the message.
+func (f *frame) size() int { return f.parts.Len() }
+
 // codec sends frames as they are and everything else as protobuf.
 type codec struct{ encoding.CodecV2 }
 

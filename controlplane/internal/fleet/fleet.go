@@ -89,6 +89,8 @@ type Fleet struct {
 	live       uint32
 	announcing bool
 	places     places
+	// versions are what deltas may start from.
+	versions indexes
 	// drained are the backends that are watched, sorted by URL; the slice is not
 	// changed.
 	drained []Drained
@@ -308,6 +310,8 @@ func (f *Fleet) handle(s *session, m *routetablev1.SubscribeRequest) (done bool,
 		f.applied(s, m.Applied.GetVersion(), m.Applied.GetRevision(), routetablev1.Source_SOURCE_STREAM)
 	case *routetablev1.SubscribeRequest_Rejected:
 		f.rejected(s, m.Rejected)
+	case *routetablev1.SubscribeRequest_Resend:
+		f.resend(s, m.Resend)
 	case *routetablev1.SubscribeRequest_Heartbeat:
 		err = f.heartbeat(s, m.Heartbeat)
 	case *routetablev1.SubscribeRequest_Goodbye:
@@ -331,6 +335,9 @@ func (f *Fleet) applied(s *session, version string, revision uint64, source rout
 	s.version, s.revision, s.source = version, revision, source
 	if s.parked == version {
 		s.unpark()
+	}
+	if s.whole == version {
+		s.whole = ""
 	}
 	f.adopt(s)
 	t := s.flight
@@ -418,17 +425,21 @@ func (f *Fleet) next(s *session) (step, *Goal) {
 }
 
 // begin puts the table that the session's data plane is to run in flight to it, or
-// returns nil when there is none to send any more.
-func (f *Fleet) begin(s *session) *Table {
+// returns nil when there is none to send any more. With the base, if there is one, it may
+// be sent as a delta.
+func (f *Fleet) begin(s *session) (t *Table, base *index) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t := f.goal.Load().of(s)
+	t = f.goal.Load().of(s)
 	if !s.connected || s.flight != nil || s.version == t.Version || s.parked == t.Version {
-		return nil
+		return nil, nil
 	}
 	s.flight, s.flightSince = t, f.opts.Now()
 	s.unpark()
-	return t
+	if s.deltas && s.whole != t.Version {
+		base = f.versions.of(s.version)
+	}
+	return t, base
 }
 
 // abandon takes back a table of which not everything has been sent.

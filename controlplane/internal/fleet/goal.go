@@ -34,6 +34,10 @@ func (g *Goal) of(s *session) *Table {
 
 // aim makes a goal the one that all streams follow, and wakes them. f.mu is held.
 func (f *Fleet) aim(g *Goal) {
+	if g.Base != nil {
+		f.versions = f.versions.with(g.Base.index)
+	}
+	f.versions = f.versions.with(g.Table.index)
 	if old := f.goal.Swap(g); old != nil {
 		close(old.superseded)
 	}

@@ -1,18 +1,18 @@
 package fleet
 
 import (
-	"cmp"
-	"iter"
 	"slices"
 
 	"reverseproxy/proto/routetable"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
-// Bounds of what is kept of versions that data planes may still run.
+// Bounds of what is kept of versions that data planes may still run: some 25 MB for
+// tables of 100,000 endpoints.
 const (
 	maxIndexes = 8
-	// maxIndexed is over all of them but the newest two, which a roll-out needs.
+	// maxIndexed is how many endpoints all indexes may have together. The newest two are
+	// always kept: they are those of a step of a roll-out.
 	maxIndexed = 1_000_000
 )
 
@@ -54,6 +54,45 @@ func newIndex(rt *routetablev1.RouteTable, version string) *index {
 	}
 	n.text = string(text)
 	return &index{version: version, names: n, digests: routetable.Digests(rt)}
+}
+
+// indexes are those of the versions that were to be run last, the newest first.
+type indexes []*index
+
+// of returns the index of a version, nil when there is none.
+func (x indexes) of(version string) *index {
+	for _, known := range x {
+		if known.version == version {
+			return known
+		}
+	}
+	return nil
+}
+
+// with returns the indexes with another one as the newest.
+func (x indexes) with(newest *index) indexes {
+	if len(x) > 0 && x[0].version == newest.version {
+		return x
+	}
+	kept := indexes{newest.sharing(x)}
+	endpoints := len(newest.digests)
+	for _, known := range x {
+		endpoints += len(known.digests)
+		if known.version != newest.version && len(kept) < maxIndexes && (len(kept) < 2 || endpoints <= maxIndexed) {
+			kept = append(kept, known)
+		}
+	}
+	return kept
+}
+
+// sharing returns the index with the names of another one that has the same.
+func (x *index) sharing(others indexes) *index {
+	for _, o := range others {
+		if o.names.text == x.names.text && slices.Equal(o.names.ends, x.names.ends) {
+			return &index{version: x.version, names: o.names, digests: x.digests}
+		}
+	}
+	return x
 }
 
 // difference is what one version has and another one has not, by endpoints.

@@ -15,29 +15,47 @@ const (
 	pushRejected  = "rejected"
 	pushAbandoned = "abandoned" // a newer version came before all was sent
 	pushFailed    = "failed"    // the stream ended before the answer
+	pushResent    = "resent"    // a delta that could not be used
 )
 
 // metrics counts what cannot be derived from the state.
 type metrics struct {
 	pushes      *prometheus.CounterVec
 	convergence prometheus.Histogram
+	tables      *prometheus.CounterVec
+	bytes       *prometheus.CounterVec
+	// whole and delta are the parts of tables and bytes.
+	whole, delta sent
 }
+
+// sent counts the tables that were sent in one of two ways.
+type sent struct{ tables, bytes prometheus.Counter }
 
 func newMetrics() *metrics {
 	m := &metrics{
 		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "controlplane_pushes_total",
-			Help: "Route tables sent to data planes, by what became of them: applied, rejected, abandoned for a newer one, failed with the stream.",
+			Help: "Route tables sent to data planes, by what became of them: applied, rejected, abandoned for a newer one, failed with the stream, resent as a whole because a delta could not be used.",
 		}, []string{"result"}),
+		tables: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "controlplane_tables_sent_total",
+			Help: "Route tables that were begun to be sent to data planes, by how: whole, or as what differs from the table that the data plane serves.",
+		}, []string{"kind"}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "controlplane_table_bytes_sent_total",
+			Help: "Bytes of route tables that were sent to data planes.",
+		}, []string{"kind"}),
 		convergence: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "controlplane_convergence_seconds",
 			Help:    "Time from the acceptance of a change, or from the connection of a data plane that came later, until that data plane has applied it.",
 			Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300},
 		}),
 	}
-	for _, result := range []string{pushApplied, pushRejected, pushAbandoned, pushFailed} {
+	for _, result := range []string{pushApplied, pushRejected, pushAbandoned, pushFailed, pushResent} {
 		m.pushes.WithLabelValues(result)
 	}
+	m.whole = sent{m.tables.WithLabelValues("whole"), m.bytes.WithLabelValues("whole")}
+	m.delta = sent{m.tables.WithLabelValues("delta"), m.bytes.WithLabelValues("delta")}
 	return m
 }
 
@@ -54,6 +72,8 @@ var (
 func (f *Fleet) Describe(ch chan<- *prometheus.Desc) {
 	f.metrics.pushes.Describe(ch)
 	f.metrics.convergence.Describe(ch)
+	f.metrics.tables.Describe(ch)
+	f.metrics.bytes.Describe(ch)
 	ch <- dataplanesDesc
 	ch <- configInfoDesc
 	ch <- drainedDesc
@@ -64,6 +84,8 @@ func (f *Fleet) Describe(ch chan<- *prometheus.Desc) {
 func (f *Fleet) Collect(ch chan<- prometheus.Metric) {
 	f.metrics.pushes.Collect(ch)
 	f.metrics.convergence.Collect(ch)
+	f.metrics.tables.Collect(ch)
+	f.metrics.bytes.Collect(ch)
 	counts := f.counts()
 	for _, s := range []fleetv1.DataPlaneState{stateApplied, statePending, stateRejected, stateStale, stateDisconnected} {
 		ch <- prometheus.MustNewConstMetric(dataplanesDesc, prometheus.GaugeValue, float64(counts[s]), StateName(s))

@@ -272,11 +272,16 @@ func (st *stream) sendTable() error {
 	defer free()
 	defer time.AfterFunc(st.server.opts.SlotHold, free).Stop()
 
-	t := st.server.fleet.begin(st.session)
+	t, base := st.server.fleet.begin(st.session)
 	if t == nil {
 		return nil
 	}
-	for i, f := range t.frames {
+	frames, sent := t.frames, st.server.fleet.metrics.whole
+	if delta := t.since(base); len(delta) > 0 {
+		frames, sent = delta, st.server.fleet.metrics.delta
+	}
+	sent.tables.Inc()
+	for i, f := range frames {
 		if i > 0 {
 			if st.server.fleet.goal.Load().of(st.session) != t {
 				st.server.fleet.abandon(st.session)
@@ -289,6 +294,7 @@ func (st *stream) sendTable() error {
 		if err := st.write(f); err != nil {
 			return err
 		}
+		sent.bytes.Add(float64(f.size()))
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package fleet
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -48,6 +49,11 @@ type session struct {
 	// flight is the table that was sent and not yet answered; nil when none.
 	flight      *Table
 	flightSince time.Time
+	// whole is the version that it wants as a whole, because it could not make it of a
+	// delta.
+	whole string
+	// deltas: it understands them.
+	deltas bool
 	// told is the last table it was told about with Current.
 	told *Table
 
@@ -112,6 +118,7 @@ func newSession(h *routetablev1.Hello, peer string) (*session, error) {
 		version:   h.GetState().GetVersion(),
 		revision:  h.GetState().GetRevision(),
 		source:    h.GetState().GetSource(),
+		deltas:    slices.Contains(h.GetFeatures(), routetablev1.Feature_FEATURE_DELTA),
 		place:     noPlace,
 		toldPlace: noPlace,
 		wake:      make(chan struct{}, 1),
@@ -161,6 +168,8 @@ func checkReport(m *routetablev1.SubscribeRequest) error {
 		return checkText("applied: version", m.Applied.GetVersion(), maxText)
 	case *routetablev1.SubscribeRequest_Rejected:
 		return checkText("rejected: version", m.Rejected.GetVersion(), maxText)
+	case *routetablev1.SubscribeRequest_Resend:
+		return checkText("resend: version", m.Resend.GetVersion(), maxText)
 	case *routetablev1.SubscribeRequest_Heartbeat:
 		return checkHeartbeat(m.Heartbeat)
 	}
@@ -243,15 +252,20 @@ func describe(problems []*routetablev1.Problem) string {
 		if p.GetPath() != "" {
 			text = p.GetPath() + ": " + text
 		}
-		if len(text) > maxProblem {
-			text = strings.ToValidUTF8(text[:maxProblem], "") + "…"
-		}
-		b.WriteString(strings.Map(printable, text))
+		b.WriteString(shorten(text))
 	}
 	if b.Len() == 0 {
 		return "no reason was given"
 	}
 	return b.String()
+}
+
+// shorten bounds what a data plane says, and keeps it from controlling a terminal.
+func shorten(text string) string {
+	if len(text) > maxProblem {
+		text = strings.ToValidUTF8(text[:maxProblem], "") + "…"
+	}
+	return strings.Map(printable, text)
 }
 
 // printable keeps what a data plane says from controlling a terminal.

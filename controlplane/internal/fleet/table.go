@@ -40,6 +40,8 @@ type Table struct {
 	backends int // in all pools
 	frames   []*frame
 	payload  payload
+	index    *index
+	deltas   *deltas
 }
 
 // endpoint returns the endpoint with a name, nil when there is none.
@@ -84,20 +86,9 @@ func NewTable(rt *routetablev1.RouteTable, version string, revision uint64, acce
 
 // newTable returns the encoded content without a revision.
 func newTable(rt *routetablev1.RouteTable, version string, accepted time.Time) (*Table, error) {
-	raw, err := proto.Marshal(rt)
+	p, err := pack(rt)
 	if err != nil {
-		return nil, fmt.Errorf("marshal route table: %w", err)
-	}
-	var packed bytes.Buffer
-	zip, err := gzip.NewWriterLevel(&packed, gzipLevel)
-	if err != nil {
-		return nil, fmt.Errorf("compress route table: %w", err)
-	}
-	if _, err := zip.Write(raw); err != nil {
-		return nil, fmt.Errorf("compress route table: %w", err)
-	}
-	if err := zip.Close(); err != nil {
-		return nil, fmt.Errorf("compress route table: %w", err)
+		return nil, fmt.Errorf("route table: %w", err)
 	}
 	backends := 0
 	for _, e := range rt.GetEndpoints() {
@@ -108,8 +99,29 @@ func newTable(rt *routetablev1.RouteTable, version string, accepted time.Time) (
 		Version:  version,
 		Accepted: accepted,
 		Proto:    rt,
-		payload:  payload{data: packed.Bytes(), decoded: len(raw)},
+		payload:  p,
+		index:    newIndex(rt, version),
 	}, nil
+}
+
+// pack marshals and compresses a message.
+func pack(m proto.Message) (payload, error) {
+	raw, err := proto.Marshal(m)
+	if err != nil {
+		return payload{}, fmt.Errorf("marshal: %w", err)
+	}
+	var packed bytes.Buffer
+	zip, err := gzip.NewWriterLevel(&packed, gzipLevel)
+	if err != nil {
+		return payload{}, fmt.Errorf("compress: %w", err)
+	}
+	if _, err := zip.Write(raw); err != nil {
+		return payload{}, fmt.Errorf("compress: %w", err)
+	}
+	if err := zip.Close(); err != nil {
+		return payload{}, fmt.Errorf("compress: %w", err)
+	}
+	return payload{data: packed.Bytes(), decoded: len(raw)}, nil
 }
 
 // withRevision returns the table, ready to be sent under a revision. The
@@ -117,24 +129,21 @@ func newTable(rt *routetablev1.RouteTable, version string, accepted time.Time) (
 func (t *Table) withRevision(revision uint64) *Table {
 	n := *t
 	n.Revision = revision
-	n.frames = chunkFrames(&n)
+	n.frames = n.chunks(n.payload, &routetablev1.Chunk{Encoding: routetablev1.Encoding_ENCODING_GZIP})
+	n.deltas = &deltas{frames: map[string][]*frame{}}
 	return &n
 }
 
-// chunkFrames returns the messages that carry the table, in order.
-func chunkFrames(t *Table) []*frame {
-	count := (len(t.payload.data) + chunkSize - 1) / chunkSize
+// chunks returns the messages that carry a payload, in order. What is the same in all
+// of them is in like.
+func (t *Table) chunks(p payload, like *routetablev1.Chunk) []*frame {
+	count := (len(p.data) + chunkSize - 1) / chunkSize
 	frames := make([]*frame, count)
+	like.Version, like.Revision = t.Version, t.Revision
+	like.Count, like.DecodedSize = uint32(count), uint64(p.decoded)
 	for i := range frames {
-		part := t.payload.data[i*chunkSize : min((i+1)*chunkSize, len(t.payload.data))]
-		frames[i] = chunkFrame(&routetablev1.Chunk{
-			Version:     t.Version,
-			Revision:    t.Revision,
-			Index:       uint32(i),
-			Count:       uint32(count),
-			Encoding:    routetablev1.Encoding_ENCODING_GZIP,
-			DecodedSize: uint64(t.payload.decoded),
-		}, part)
+		like.Index = uint32(i)
+		frames[i] = chunkFrame(like, p.data[i*chunkSize:min((i+1)*chunkSize, len(p.data))])
 	}
 	return frames
 }
