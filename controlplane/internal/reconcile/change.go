@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 
@@ -40,7 +41,7 @@ type unkept struct {
 // accept is the one way by which a configuration becomes the running one. What data
 // planes or people get to know of is durable before:
 //
-//	prepare the entry ─> settle ─> commit the entry ─> publish
+//	keep the roll-out ─> prepare the entry ─> settle ─> commit the entry ─> publish
 //
 // A crash before settle leaves everything as it was, one after it is completed by
 // the next start, which finds in the entry what is in force. changed is false when the
@@ -48,6 +49,9 @@ type unkept struct {
 // the newest entry gets the text, so that it is what a rollback brings back.
 // An error changes nothing. The turn is held.
 func (l *Loader) accept(c change) (t *fleet.Table, changed bool, err error) {
+	if c.origin == fleetv1.Origin_ORIGIN_DRAIN && l.base != nil {
+		return l.drainStaged(c)
+	}
 	effective := compile.Drain(c.content, c.drained)
 	version := routetable.Version(effective)
 	if cur := l.fleet.Desired(); cur != nil && cur.Version == version {
@@ -60,10 +64,20 @@ func (l *Loader) accept(c change) (t *fleet.Table, changed bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	if err := l.record(c, t); err != nil {
+	s, err := l.stage(c, t)
+	if err != nil {
 		return nil, false, err
 	}
-	return l.publish(c, t), true, nil
+	if s != nil {
+		if err := l.keepRollout(s.rollout); err != nil {
+			return nil, false, err
+		}
+	}
+	if err := l.record(c, t); err != nil {
+		l.logKept(l.keepRollout(l.rollout)) // the one before goes on
+		return nil, false, err
+	}
+	return l.publish(c, t, s), true, nil
 }
 
 // keepOn takes in a change after which the same table is desired.
@@ -79,9 +93,15 @@ func (l *Loader) keepOn(c change) error {
 	return nil
 }
 
-// publish makes a change whose entry is kept the desired table.
-func (l *Loader) publish(c change, t *fleet.Table) *fleet.Table {
-	t = l.fleet.Publish(t)
+// publish makes a change whose entry is kept the desired table, of all data planes at
+// once or in steps.
+func (l *Loader) publish(c change, t *fleet.Table, s *stage) *fleet.Table {
+	if s != nil {
+		l.begin(s, t)
+	} else {
+		l.supersede(fmt.Sprintf("superseded by revision %d", t.Revision), nil)
+		t = l.fleet.Publish(t)
+	}
 	l.content, l.drained = c.content, c.drained
 	l.tellDrained()
 	if emptied := compile.Emptied(c.content, t.Proto); len(emptied) > 0 {

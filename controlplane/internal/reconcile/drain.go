@@ -81,7 +81,7 @@ func (l *Loader) Drain(ctx context.Context, url string, undrain, force bool, aut
 	}
 	defer l.free()
 	next := maps.Clone(l.drained)
-	endpoints := having(l.content, url)
+	endpoints := l.having(url)
 	switch {
 	case undrain && !l.drained[url]:
 		return DrainOutcome{}, notDrained(url, l.drained)
@@ -121,6 +121,9 @@ func (l *Loader) checkDrains(next map[string]bool, before *fleet.Table, force bo
 		return nil
 	}
 	emptied := compile.Emptied(before.Proto, compile.Drain(l.content, next))
+	if l.base != nil && len(emptied) == 0 {
+		emptied = compile.Emptied(l.base.table.Proto, compile.Drain(l.base.content, next))
+	}
 	if len(emptied) == 0 {
 		return nil
 	}
@@ -182,10 +185,12 @@ func (l *Loader) tellDrained() {
 		return
 	}
 	configured := map[string]bool{}
-	for _, e := range l.content.GetEndpoints() {
-		for _, b := range e.GetPool() {
-			if l.drained[b.GetUrl()] {
-				configured[b.GetUrl()] = true
+	for _, content := range l.contents() {
+		for _, e := range content.GetEndpoints() {
+			for _, b := range e.GetPool() {
+				if l.drained[b.GetUrl()] {
+					configured[b.GetUrl()] = true
+				}
 			}
 		}
 	}
@@ -196,15 +201,25 @@ func (l *Loader) tellDrained() {
 	l.fleet.SetDrained(list)
 }
 
+// contents are those of the tables that data planes are to run: during a roll-out two.
+func (l *Loader) contents() []*routetablev1.RouteTable {
+	if l.base != nil {
+		return []*routetablev1.RouteTable{l.content, l.base.content}
+	}
+	return []*routetablev1.RouteTable{l.content}
+}
+
 // having counts the endpoints that have a backend.
-func having(t *routetablev1.RouteTable, url string) int {
-	n := 0
-	for _, e := range t.GetEndpoints() {
-		if slices.ContainsFunc(e.GetPool(), func(b *routetablev1.Backend) bool { return b.GetUrl() == url }) {
-			n++
+func (l *Loader) having(url string) int {
+	names := map[string]bool{}
+	for _, content := range l.contents() {
+		for _, e := range content.GetEndpoints() {
+			if slices.ContainsFunc(e.GetPool(), func(b *routetablev1.Backend) bool { return b.GetUrl() == url }) {
+				names[e.GetName()] = true
+			}
 		}
 	}
-	return n
+	return len(names)
 }
 
 func unknownBackend(url string, t *routetablev1.RouteTable) error {

@@ -23,6 +23,7 @@ import (
 	"reverseproxy/controlplane/internal/config"
 	"reverseproxy/controlplane/internal/fleet"
 	"reverseproxy/controlplane/internal/history"
+	"reverseproxy/controlplane/internal/rollout"
 	"reverseproxy/controlplane/internal/source"
 	fleetv1 "reverseproxy/proto/fleet/v1"
 	routetablev1 "reverseproxy/proto/routetable/v1"
@@ -49,6 +50,12 @@ type Options struct {
 	RevisionFile string
 	// Drained are the backends that were drained in the last run.
 	Drained []string
+	// RolloutFile keeps the roll-out over restarts; empty: it is not kept. Rollout is
+	// that of the last run, nil when there was none.
+	RolloutFile string
+	Rollout     *rollout.Rollout
+	// Grace is how long a data plane may be away during a roll-out.
+	Grace time.Duration
 	// Log is required.
 	Log *slog.Logger
 	// Now is the clock; time.Now when nil.
@@ -81,16 +88,28 @@ type Loader struct {
 	content *routetablev1.RouteTable
 	drained map[string]bool
 
+	// rollout is the one that is going on, or else the last one; nil: there has been
+	// none. base is what it can return to, nil when none is going on.
+	rollout *rollout.Rollout
+	base    *base
+	// advanced is when it has seen the data planes; rolloutError the error in writing it
+	// that was logged last, "" after a success.
+	advanced     time.Time
+	rolloutError string
+	// shown is its description.
+	shown atomic.Pointer[fleetv1.Rollout]
+
 	// last is the outcome of the newest load.
 	last atomic.Pointer[outcome]
 
-	loads      *prometheus.CounterVec
-	successful prometheus.Gauge
+	loads, rollouts *prometheus.CounterVec
+	successful      prometheus.Gauge
 }
 
 // outcome of a load.
 type outcome struct {
 	err      string    // "" when the newest content is the running configuration
+	parked   bool      // it was, and was taken back
 	accepted time.Time // of the running configuration
 }
 
@@ -108,6 +127,11 @@ func New(file *source.File, f *fleet.Fleet, opts Options) *Loader {
 			Name: "controlplane_config_loads_total",
 			Help: "Configurations read or applied, by result: ok or error.",
 		}, []string{"result"}),
+		rollouts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "controlplane_rollouts_total",
+			Help: "Roll-outs that are over, by result: done, aborted or superseded.",
+		}, []string{"result"}),
+		rollout: opts.Rollout,
 		successful: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "controlplane_config_last_load_successful",
 			Help: "Whether the newest content of the configuration is the running one.",
@@ -120,6 +144,10 @@ func New(file *source.File, f *fleet.Fleet, opts Options) *Loader {
 	for _, result := range []string{"ok", "error"} {
 		l.loads.WithLabelValues(result)
 	}
+	for _, result := range []rollout.Phase{rollout.Done, rollout.Aborted, rollout.Superseded} {
+		l.rollouts.WithLabelValues(string(result))
+	}
+	l.showRollout()
 	return l
 }
 
@@ -139,7 +167,12 @@ func (l *Loader) Start() error {
 	if err != nil {
 		return err
 	}
-	if err := l.load(data); err != nil {
+	if l.parked(data) {
+		err = l.startParked()
+	} else {
+		err = l.load(data)
+	}
+	if err != nil {
 		return err
 	}
 	l.removeCounted()
@@ -165,6 +198,7 @@ func (l *Loader) Run(ctx context.Context, reload <-chan struct{}) {
 				return
 			}
 			l.poll()
+			l.advance()
 			l.keep()
 			l.free()
 		case <-reload:
@@ -213,6 +247,9 @@ func (l *Loader) handle(data []byte, err error) {
 // load makes the file's content the running configuration, or returns why not.
 func (l *Loader) load(data []byte) error {
 	defer giveBack(len(data))
+	if l.parked(data) {
+		return l.errParked()
+	}
 	c, err := l.check(l.file.Path(), data, false)
 	if err != nil {
 		return err
@@ -260,6 +297,7 @@ func (l *Loader) check(name string, data []byte, force bool) (change, error) {
 func (l *Loader) loaded(t *fleet.Table, changed bool) {
 	l.loads.WithLabelValues("ok").Inc()
 	l.successful.Set(1)
+	l.unpark()
 	recovered := l.last.Load().err != ""
 	l.last.Store(&outcome{accepted: t.Accepted})
 	l.logged = ""
@@ -280,7 +318,8 @@ func (l *Loader) failed(err error) {
 	l.loads.WithLabelValues("error").Inc()
 	l.successful.Set(0)
 	text := Shorten(err.Error())
-	l.last.Store(&outcome{err: text, accepted: l.last.Load().accepted})
+	var parked *parkedError
+	l.last.Store(&outcome{err: text, parked: errors.As(err, &parked), accepted: l.last.Load().accepted})
 	if text == l.logged {
 		return
 	}
@@ -327,6 +366,9 @@ func (l *Loader) Apply(ctx context.Context, r *fleetv1.ApplyRequest) (t *fleet.T
 	c, err := l.check(r.GetName(), data, r.GetForce())
 	if err != nil {
 		return nil, false, strings.Split(err.Error(), "\n"), nil
+	}
+	if c.rollout, err = stepsOf(r.GetSteps(), c.rollout); err != nil {
+		return nil, false, nil, &StepsError{err}
 	}
 	c.origin, c.author, c.message = fleetv1.Origin_ORIGIN_APPLY, r.GetAuthor(), r.GetMessage()
 	t, changed, err = l.replace(c)
@@ -379,6 +421,7 @@ func (l *Loader) Status() *fleetv1.StatusResponse {
 	view := l.fleet.Observe()
 	t := view.Goal.Table
 	return &fleetv1.StatusResponse{
+		Rollout:  l.shownRollout(last),
 		RunId:    l.run,
 		Version:  t.Version,
 		Revision: t.Revision,
@@ -399,10 +442,16 @@ func (l *Loader) Status() *fleetv1.StatusResponse {
 func (l *Loader) Describe(ch chan<- *prometheus.Desc) {
 	l.loads.Describe(ch)
 	l.successful.Describe(ch)
+	l.rollouts.Describe(ch)
+	for _, d := range []*prometheus.Desc{phaseDesc, stepDesc, stepsDesc, chosenDesc} {
+		ch <- d
+	}
 }
 
 // Collect implements prometheus.Collector.
 func (l *Loader) Collect(ch chan<- prometheus.Metric) {
 	l.loads.Collect(ch)
 	l.successful.Collect(ch)
+	l.rollouts.Collect(ch)
+	collectRollout(l.shown.Load(), ch)
 }

@@ -55,8 +55,9 @@ func (s *Service) Apply(ctx context.Context, r *fleetv1.ApplyRequest) (*fleetv1.
 	r.Author = author
 	s.log.Info("apply requested", "name", r.GetName(), "bytes", len(r.GetConfig()), "author", author, "force", r.GetForce())
 	t, changed, problems, err := s.loader.Apply(ctx, r)
+	var badSteps *StepsError
 	switch {
-	case errors.Is(err, errEmptyName):
+	case errors.Is(err, errEmptyName), errors.As(err, &badSteps):
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	case ctx.Err() != nil && t == nil:
 		return nil, status.FromContextError(ctx.Err()).Err()
@@ -67,7 +68,31 @@ func (s *Service) Apply(ctx context.Context, r *fleetv1.ApplyRequest) (*fleetv1.
 		s.log.Warn("apply refused", "name", r.GetName(), "problems", len(problems), "first", problems[0])
 		return &fleetv1.ApplyResponse{Problems: problems}, nil
 	}
-	return &fleetv1.ApplyResponse{Version: t.Version, Revision: t.Revision, Changed: changed, Kept: s.loader.History().Kept()}, nil
+	return &fleetv1.ApplyResponse{
+		Version: t.Version, Revision: t.Revision, Changed: changed, Kept: s.loader.History().Kept(),
+		RollingOut: s.loader.RollingOut(t),
+	}, nil
+}
+
+// Rollout implements fleetv1.FleetServiceServer.
+func (s *Service) Rollout(context.Context, *fleetv1.RolloutRequest) (*fleetv1.RolloutResponse, error) {
+	return &fleetv1.RolloutResponse{Rollout: s.loader.Rollout()}, nil
+}
+
+// SteerRollout implements fleetv1.FleetServiceServer.
+func (s *Service) SteerRollout(ctx context.Context, r *fleetv1.SteerRolloutRequest) (*fleetv1.SteerRolloutResponse, error) {
+	s.log.Info("roll-out steered", "action", r.GetAction().String(), "revision", r.GetRevision(), "author", r.GetAuthor(), "reason", r.GetReason())
+	answer, err := s.loader.Steer(ctx, r)
+	var refused *SteerError
+	switch {
+	case errors.As(err, &refused):
+		return nil, status.Error(codes.FailedPrecondition, refused.Error())
+	case ctx.Err() != nil && err != nil:
+		return nil, status.FromContextError(ctx.Err()).Err()
+	case err != nil:
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	return &fleetv1.SteerRolloutResponse{Rollout: answer}, nil
 }
 
 // Backends implements fleetv1.FleetServiceServer.

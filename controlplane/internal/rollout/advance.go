@@ -127,7 +127,7 @@ func (r *Rollout) watch(d DataPlane) {
 	case d.Counters.Process == 0:
 	case d.Counters.Version == r.Version:
 		r.onNew.observe(d.ID, d.Counters)
-	case !r.Chosen[d.ID]:
+	case d.Counters.Version == r.BaseVersion:
 		r.onOld.observe(d.ID, d.Counters)
 	}
 }

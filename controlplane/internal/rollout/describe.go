@@ -20,6 +20,16 @@ var wirePhases = map[Phase]fleetv1.RolloutPhase{
 	Superseded: fleetv1.RolloutPhase_ROLLOUT_PHASE_SUPERSEDED,
 }
 
+// PhaseOf returns the phase of a described roll-out.
+func PhaseOf(d *fleetv1.Rollout) Phase {
+	for phase, wire := range wirePhases {
+		if wire == d.GetPhase() {
+			return phase
+		}
+	}
+	return ""
+}
+
 // Describe returns the roll-out for display.
 func (r *Rollout) Describe() *fleetv1.Rollout {
 	d := &fleetv1.Rollout{

@@ -218,6 +218,15 @@ func (r *Rollout) Renumber(revision, baseRevision uint64, version, baseVersion s
 	r.Revision, r.BaseRevision, r.Version, r.BaseVersion = revision, baseRevision, version, baseVersion
 }
 
+// Unpark forgets the text that was taken back, and reports whether there was one.
+func (r *Rollout) Unpark() bool {
+	if r.Phase != Aborted || r.Text == "" {
+		return false
+	}
+	r.Text = ""
+	return true
+}
+
 // note remembers something that has happened.
 func (r *Rollout) note(now time.Time, format string, args ...any) {
 	if len(r.Events) == maxEvents {

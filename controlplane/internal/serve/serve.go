@@ -3,6 +3,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -172,7 +173,7 @@ func Run(ctx context.Context, o Options) error {
 // load makes the fleet and publishes the first configuration.
 func load(o Options) (*fleet.Fleet, *reconcile.Loader, error) {
 	settings := fleet.Options{ApplyDeadline: o.ApplyDeadline, ForgetAfter: o.ForgetAfter, Log: o.Log}
-	following := reconcile.Options{Interval: o.Interval, Log: o.Log}
+	following := reconcile.Options{Interval: o.Interval, Grace: cmp.Or(o.ApplyDeadline, fleet.DefaultApplyDeadline), Log: o.Log}
 	historyDir := ""
 	if o.StateDir != "" {
 		if err := os.MkdirAll(o.StateDir, 0o755); err != nil {
@@ -187,6 +188,10 @@ func load(o Options) (*fleet.Fleet, *reconcile.Loader, error) {
 		if following.Drained, err = reconcile.ReadDrains(following.DrainsFile); err != nil {
 			return nil, nil, fmt.Errorf("drained backends: %w", err)
 		}
+		following.RolloutFile = filepath.Join(o.StateDir, reconcile.RolloutFileName)
+		if following.Rollout, err = reconcile.ReadRollout(following.RolloutFile, following.Grace, time.Now()); err != nil {
+			return nil, nil, fmt.Errorf("roll-out: %w", err)
+		}
 		historyDir = filepath.Join(o.StateDir, history.DirName)
 	}
 	var err error
@@ -195,7 +200,12 @@ func load(o Options) (*fleet.Fleet, *reconcile.Loader, error) {
 	}
 	f := fleet.New(settings)
 	loader := reconcile.New(source.New(o.Config), f, following)
-	if err := loader.Start(); err != nil {
+	err = loader.Start()
+	var lost *reconcile.LostBaseError
+	switch {
+	case errors.As(err, &lost):
+		return nil, nil, err
+	case err != nil:
 		return nil, nil, &InvalidConfigError{err}
 	}
 	return f, loader, nil
