@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"reverseproxy/controlplane/internal/config"
 	"reverseproxy/controlplane/internal/status"
 	fleetv1 "reverseproxy/proto/fleet/v1"
 )
@@ -19,7 +20,10 @@ var applyCommand = &command{
 	more: `
 CONFIG may be - for standard input. It replaces the content of the file that the
 control plane watches; an edit of that file at the same moment is overwritten, or
-overwrites: the last writer wins. A CONFIG with any problem changes nothing.`,
+overwrites: the last writer wins. A CONFIG with any problem changes nothing.
+
+With --wait, a roll-out in steps is waited for as long as it makes progress, unless
+there is a --timeout; exit status 1 when it was aborted.`,
 	setUp: setUpApply,
 }
 
@@ -30,6 +34,7 @@ func setUpApply(env *Env, flags *pflag.FlagSet) func(context.Context, []string) 
 	r.flags(env, flags)
 	flags.VarP(&output, "output", "o", "for people or for scripts")
 	force := flags.Bool("force", false, "accept that most endpoints, or all, are dropped")
+	steps := flags.StringSlice("steps", nil, "roll it out in these `steps`, such as 1,25%,100%, and not in those of CONFIG; 100%: at once")
 	w.flags(flags)
 	return func(ctx context.Context, args []string) error {
 		file, err := oneFile(args)
@@ -39,6 +44,11 @@ func setUpApply(env *Env, flags *pflag.FlagSet) func(context.Context, []string) 
 		if err := w.check(flags); err != nil {
 			return err
 		}
+		if flags.Changed("steps") {
+			if _, err := config.ParseSteps(*steps); err != nil {
+				return usagef("--steps: %v", err)
+			}
+		}
 		name, data, err := readConfig(env, file)
 		if err != nil {
 			return err
@@ -47,7 +57,7 @@ func setUpApply(env *Env, flags *pflag.FlagSet) func(context.Context, []string) 
 			return err
 		}
 		defer r.close()
-		return apply(ctx, env, &r, &w, output, &fleetv1.ApplyRequest{Name: name, Config: data, Force: *force})
+		return apply(ctx, env, &r, &w, output, &fleetv1.ApplyRequest{Name: name, Config: data, Force: *force, Steps: *steps})
 	}
 }
 
@@ -57,6 +67,8 @@ type applyResult struct {
 	Revision uint64   `json:"revision"`
 	Changed  bool     `json:"changed"`
 	Problems []string `json:"problems"` // never null
+	// RollingOut is whether it goes through the fleet in steps.
+	RollingOut bool `json:"rollingOut"`
 	// With --wait: whether all data planes have applied it, why not, and those
 	// that have not.
 	Applied    *bool              `json:"applied,omitempty"`
@@ -80,7 +92,7 @@ func apply(ctx context.Context, env *Env, r *remote, w *waitFlags, output output
 	}
 	result := applyResult{
 		Version: answer.GetVersion(), Revision: answer.GetRevision(), Changed: answer.GetChanged(),
-		Problems: append([]string{}, answer.GetProblems()...),
+		Problems: append([]string{}, answer.GetProblems()...), RollingOut: answer.GetRollingOut(),
 	}
 	if len(result.Problems) > 0 {
 		if output == "json" {
@@ -91,7 +103,12 @@ func apply(ctx context.Context, env *Env, r *remote, w *waitFlags, output output
 	}
 	if output == "table" {
 		outcome := "is the running configuration now"
-		if !answer.GetChanged() {
+		switch {
+		case answer.GetRollingOut() && answer.GetChanged():
+			outcome = "is rolled out in steps; see controlplane rollout status"
+		case answer.GetRollingOut():
+			outcome = "was being rolled out already; see controlplane rollout status"
+		case !answer.GetChanged():
 			outcome = "was the running configuration already"
 		}
 		fmt.Fprintf(env.Stdout, "%s: revision %d (version %s) %s\n", request.GetName(), answer.GetRevision(), short(answer.GetVersion()), outcome)

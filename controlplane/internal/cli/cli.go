@@ -71,7 +71,7 @@ type command struct {
 }
 
 // commands in the order of the help. The first is the default.
-var commands = []*command{serveCommand, validateCommand, explainCommand, statusCommand, topCommand, applyCommand, drainCommand, undrainCommand, certsCommand}
+var commands = []*command{serveCommand, validateCommand, explainCommand, statusCommand, topCommand, applyCommand, rolloutCommand, drainCommand, undrainCommand, certsCommand}
 
 // Run executes a command line and returns the exit status: 0 for success or a
 // clean stop, 1 for a failure, 2 for wrong usage.

@@ -285,7 +285,7 @@ func TestUsage(t *testing.T) {
 		{"--admin nonsense x.yaml", 2, "", "host:port"},
 		{"--admin 127.0.0.1:http x.yaml", 2, "", "not a number from 0 to 65535"},
 		{"status --server 127.0.0.1:x", 2, "", "not a number from 0 to 65535"},
-		{"validat x.yaml", 2, "", "the commands are serve, validate, explain, status, top, apply, drain, undrain, certs"},
+		{"validat x.yaml", 2, "", "the commands are serve, validate, explain, status, top, apply, rollout, drain, undrain, certs"},
 		{"help", 0, "explain", ""},
 		{"help status", 0, "--expect", ""},
 		{"help nonsense", 2, "", `"nonsense" is no command`},

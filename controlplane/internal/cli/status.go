@@ -21,7 +21,7 @@ var statusCommand = &command{
 	more: `
 A data plane is
   applied       it runs the desired version
-  pending       the desired version is on its way
+  pending       the desired version is on its way, or its step of a roll-out is still to come
   rejected      it has refused the desired version; it goes on with the one before
   stale         it is connected, but silent, or late to answer
   disconnected  it has vanished; forgotten after serve's --forget-after
@@ -122,6 +122,9 @@ func printStatus(env *Env, s *fleetv1.StatusResponse, output outputFormat) {
 	}
 	if !c.GetOk() {
 		p.printf("%s\n%s\n", p.paint(red, "its newest content was refused; the revision above goes on:"), c.GetError())
+	}
+	if r := s.GetRollout(); rollingOut(r) {
+		p.printf("roll-out from revision %d: %s\n", r.GetBaseRevision(), describeRollout(p, r))
 	}
 	printDraining(p, s)
 	p.printf("\n")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"reverseproxy/controlplane/internal/rollout"
 	fleetv1 "reverseproxy/proto/fleet/v1"
 )
 
@@ -30,12 +31,14 @@ const waitInterval = 200 * time.Millisecond
 type waitFlags struct {
 	wait    bool
 	timeout time.Duration
-	expect  int
+	// given: the timeout also ends the waiting for a roll-out that makes progress.
+	given  bool
+	expect int
 }
 
 func (w *waitFlags) flags(f *pflag.FlagSet) {
 	f.BoolVar(&w.wait, "wait", false, "wait until every data plane has applied the version; exit 1 with a row for each that has not")
-	f.DurationVar(&w.timeout, "timeout", 30*time.Second, "longest `time` to wait")
+	f.DurationVar(&w.timeout, "timeout", 30*time.Second, "longest `time` to wait; if it is not given, as long as a roll-out makes progress")
 	f.IntVar(&w.expect, "expect", 1, "least `number` of data planes that must be there and have applied it")
 }
 
@@ -49,6 +52,7 @@ func (w *waitFlags) check(f *pflag.FlagSet) error {
 	case w.expect < 0:
 		return usagef("--expect must not be negative")
 	}
+	w.given = f.Changed("timeout")
 	return nil
 }
 
@@ -89,6 +93,13 @@ func (w *waitFlags) judge(s *fleetv1.StatusResponse, version string) verdict {
 		return verdict{true, fmt.Errorf("the newest content of %s is not the running configuration: %s",
 			s.GetConfig().GetFile(), oneLine(s.GetConfig().GetError()))}
 	}
+	switch r := s.GetRollout(); {
+	case r.GetVersion() == version && rollout.PhaseOf(r) == rollout.Aborted:
+		return verdict{true, fmt.Errorf("the roll-out of revision %d was aborted in step %d of %d: %s",
+			r.GetRevision(), r.GetStep()+1, len(r.GetSteps()), oneLine(r.GetReason()))}
+	case rollingOut(r) && (version == "" || r.GetVersion() == version):
+		return verdict{}
+	}
 	if version != "" && s.GetVersion() != version {
 		return verdict{true, fmt.Errorf("version %s was replaced by revision %d (version %s) before all data planes had applied it",
 			short(version), s.GetRevision(), short(s.GetVersion()))}
@@ -125,9 +136,16 @@ func count(s *fleetv1.StatusResponse) map[fleetv1.DataPlaneState]int {
 // that were there then, and that the control plane does not know of because it was
 // started again, are waited for as well.
 func (w *waitFlags) run(ctx context.Context, env *Env, r *remote, g goal, before *fleetv1.StatusResponse) (*fleetv1.StatusResponse, error) {
-	limit, cancel := context.WithTimeout(ctx, w.timeout)
-	defer cancel()
-	deadline, _ := limit.Deadline()
+	var limit context.Context
+	var deadline time.Time
+	cancel := func() {}
+	extend := func() {
+		cancel()
+		limit, cancel = context.WithTimeout(ctx, w.timeout)
+		deadline, _ = limit.Deadline()
+	}
+	extend()
+	defer func() { cancel() }()
 	tick := time.NewTicker(waitInterval)
 	defer tick.Stop()
 	progress := newProgress(env)
@@ -146,6 +164,9 @@ func (w *waitFlags) run(ctx context.Context, env *Env, r *remote, g goal, before
 				return s, v.err
 			}
 			progress.show(s)
+			if !w.given && advancing(s.GetRollout()) {
+				extend()
+			}
 		case !errors.Is(err, errUnreachable):
 			return last, err
 		case time.Until(deadline) > waitInterval || last == nil && unreachable == nil:
@@ -165,6 +186,9 @@ func (w *waitFlags) run(ctx context.Context, env *Env, r *remote, g goal, before
 		return last, g.late(last)
 	}
 }
+
+// advancing reports whether a roll-out goes on by itself.
+func advancing(r *fleetv1.Rollout) bool { return rollingOut(r) && rollout.PhaseOf(r) != rollout.Paused }
 
 // missing finds the data planes that a control plane which was started again does
 // not know yet: the ones from before are known only as they come back.
@@ -202,6 +226,10 @@ func (m *missing) observe(s *fleetv1.StatusResponse) {
 func (w *waitFlags) timedOut(s *fleetv1.StatusResponse, version string) error {
 	if version == "" && s.GetConfig().GetChanging() {
 		return fmt.Errorf("timed out after %s: the newest content of %s is still being read", w.timeout, s.GetConfig().GetFile())
+	}
+	if r := s.GetRollout(); rollingOut(r) {
+		return fmt.Errorf("timed out after %s: the roll-out is in step %d of %d, %s: %s",
+			w.timeout, r.GetStep()+1, len(r.GetSteps()), rollout.PhaseOf(r), oneLine(r.GetReason()))
 	}
 	known := len(s.GetDataplanes())
 	if known < w.expect {
@@ -247,8 +275,12 @@ func newProgress(env *Env) *progress {
 func (p *progress) show(s *fleetv1.StatusResponse) {
 	if p.on {
 		n := count(s)
-		fmt.Fprintf(p.env.Stderr, "\r\x1b[Krevision %d: %d applied, %d pending, %d rejected, %d stale, %d disconnected",
-			s.GetRevision(), n[applied], n[pending], n[rejected], n[stale], n[disconnected])
+		step := ""
+		if r := s.GetRollout(); rollingOut(r) {
+			step = fmt.Sprintf(" (step %d of %d, %s)", r.GetStep()+1, len(r.GetSteps()), rollout.PhaseOf(r))
+		}
+		fmt.Fprintf(p.env.Stderr, "\r\x1b[Krevision %d%s: %d applied, %d pending, %d rejected, %d stale, %d disconnected",
+			s.GetRevision(), step, n[applied], n[pending], n[rejected], n[stale], n[disconnected])
 		p.shown = true
 	}
 }

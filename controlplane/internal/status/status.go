@@ -20,6 +20,9 @@ type Status struct {
 	Draining   []Drained   `json:"draining"`   // never null
 	// UnhealthyBackends is how many backends some data plane cannot use.
 	UnhealthyBackends int `json:"unhealthyBackends"`
+	// Rollout is there while one is going on, and after it was aborted until the file
+	// has other content.
+	Rollout *Rollout `json:"rollout,omitempty"`
 	// Endpoints are there when they are asked for.
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
 }
@@ -76,6 +79,7 @@ func From(r *fleetv1.StatusResponse) Status {
 		DataPlanes:        make([]DataPlane, 0, len(r.GetDataplanes())),
 		Draining:          make([]Drained, 0, len(r.GetDraining())),
 		UnhealthyBackends: int(r.GetUnhealthyBackends()),
+		Rollout:           RolloutFrom(r.GetRollout()),
 	}
 	for _, d := range r.GetDraining() {
 		unsettled := make([]string, 0, len(d.GetHolders()))
