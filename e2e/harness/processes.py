@@ -195,6 +195,8 @@ class ControlPlane(Plane):
         self.port = free_port()
         self.admin_port = free_port()
         self.server = "127.0.0.1:%d" % self.port
+        # Added to the environment of client sub-commands.
+        self.client_env: dict[str, str] = {}
         argv = [
             BUILD / "controlplane", "serve", "--listen", self.server, "--admin", "127.0.0.1:%d" % self.admin_port,
             "--log-format", "json", *flags, config,
@@ -203,7 +205,7 @@ class ControlPlane(Plane):
 
     def cli(self, *args: str, timeout: float = 60) -> subprocess.CompletedProcess:
         """A client sub-command, asked of this control plane."""
-        return run("controlplane", args[0], "--server", self.server, *args[1:], timeout=timeout)
+        return run("controlplane", args[0], "--server", self.server, *args[1:], timeout=timeout, env=self.client_env)
 
     def status(self) -> dict:
         r = get(self.admin_port, "/api/v1/status")
