@@ -16,11 +16,15 @@ import (
 var applyCommand = &command{
 	name:    "apply",
 	args:    "CONFIG",
-	summary: "Make CONFIG the running configuration: check, write to the watched file, push",
+	summary: "Make CONFIG the running configuration: check, plan, write to the watched file, push",
 	more: `
 CONFIG may be - for standard input. It replaces the content of the file that the
 control plane watches; an edit of that file at the same moment is overwritten, or
 overwrites: the last writer wins. A CONFIG with any problem changes nothing.
+
+The plan is printed first, see controlplane plan --help. When standard input and output
+are a terminal it is applied only after a y; --yes asks nothing. With -o json there is no
+plan.
 
 With --wait, a roll-out in steps is waited for as long as it makes progress, unless
 there is a --timeout; exit status 1 when it was aborted.`,
@@ -34,6 +38,7 @@ func setUpApply(env *Env, flags *pflag.FlagSet) func(context.Context, []string) 
 	r.flags(env, flags)
 	flags.VarP(&output, "output", "o", "for people or for scripts")
 	force := flags.Bool("force", false, "accept that most endpoints, or all, are dropped")
+	yes := flags.BoolP("yes", "y", false, "apply without asking, also on a terminal")
 	steps := flags.StringSlice("steps", nil, "roll it out in these `steps`, such as 1,25%,100%, and not in those of CONFIG; 100%: at once")
 	w.flags(flags)
 	return func(ctx context.Context, args []string) error {
@@ -57,7 +62,13 @@ func setUpApply(env *Env, flags *pflag.FlagSet) func(context.Context, []string) 
 			return err
 		}
 		defer r.close()
-		return apply(ctx, env, &r, &w, output, &fleetv1.ApplyRequest{Name: name, Config: data, Force: *force, Steps: *steps})
+		request := &fleetv1.ApplyRequest{Name: name, Config: data, Force: *force, Steps: *steps}
+		if output == "table" {
+			if err := consent(ctx, env, &r, request, *yes); err != nil {
+				return err
+			}
+		}
+		return apply(ctx, env, &r, &w, output, request)
 	}
 }
 

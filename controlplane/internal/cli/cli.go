@@ -20,6 +20,7 @@ const (
 	exitOK      = 0
 	exitFailure = 1
 	exitUsage   = 2
+	exitLoss    = 3
 )
 
 // Env is what a command works with besides its arguments.
@@ -57,6 +58,9 @@ func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(f
 // errReported is a failure about which everything has been printed.
 var errReported = errors.New("reported")
 
+// errLoss is a plan by which live traffic would be lost; it has been printed.
+var errLoss = errors.New("live traffic would be lost")
+
 // command is one sub-command.
 type command struct {
 	name string
@@ -64,6 +68,8 @@ type command struct {
 	args, summary string
 	// more is the rest of the help, after the flags.
 	more string
+	// exit is an exit status beyond those of all commands, for the help.
+	exit string
 	// sub are the commands below this one, which is none itself and has no setUp.
 	sub []*command
 	// setUp defines the flags and returns what to do with the arguments.
@@ -71,10 +77,10 @@ type command struct {
 }
 
 // commands in the order of the help. The first is the default.
-var commands = []*command{serveCommand, validateCommand, explainCommand, statusCommand, topCommand, applyCommand, rolloutCommand, drainCommand, undrainCommand, certsCommand}
+var commands = []*command{serveCommand, validateCommand, explainCommand, statusCommand, topCommand, planCommand, applyCommand, rolloutCommand, drainCommand, undrainCommand, certsCommand}
 
 // Run executes a command line and returns the exit status: 0 for success or a
-// clean stop, 1 for a failure, 2 for wrong usage.
+// clean stop, 1 for a failure, 2 for wrong usage, 3 for a plan that loses traffic.
 func Run(ctx context.Context, env Env, args []string) int {
 	out := &checkedWriter{w: env.Stdout}
 	if _, terminal := terminalWidth(env.Stdout); !terminal {
@@ -91,6 +97,8 @@ func Run(ctx context.Context, env Env, args []string) int {
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.Is(err, errLoss):
+		return exitLoss
 	case errors.As(err, &usage):
 		fmt.Fprintf(env.Stderr, "controlplane: %s\nTry controlplane %s--help.\n", usage.text, prefixOf(cmd, explicit))
 		return exitUsage
@@ -241,7 +249,7 @@ func (c *command) help(w io.Writer, flags *pflag.FlagSet, explicit bool) {
 	if c.more != "" {
 		fmt.Fprintf(w, "\n%s\n", strings.TrimSpace(c.more))
 	}
-	fmt.Fprint(w, "\nExit status: 0 success or clean stop, 1 failure, 2 wrong usage.\n")
+	fmt.Fprintf(w, "\nExit status: 0 success or clean stop, 1 failure, 2 wrong usage%s.\n", c.exit)
 }
 
 // usages prints how commands are used.

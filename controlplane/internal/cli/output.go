@@ -30,10 +30,10 @@ func (f *outputFormat) String() string { return string(*f) }
 // Type implements pflag.Value.
 func (f *outputFormat) Type() string { return "table|json" }
 
-// terminalWidth returns the columns of the terminal that w is, and whether it is
-// one.
-func terminalWidth(w io.Writer) (int, bool) {
-	f, ok := w.(*os.File)
+// terminalWidth returns the columns of the terminal that a reader or writer is, and
+// whether it is one.
+func terminalWidth(stream any) (int, bool) {
+	f, ok := stream.(*os.File)
 	if !ok {
 		return 0, false
 	}

@@ -45,7 +45,7 @@ func TestTLS(t *testing.T) {
 		{"no such file", nil, []string{"status", "--tls-ca", alice.CA, "--tls-cert", alice.Cert, "--tls-key", "nowhere"}, 1, "", "certificates: open nowhere: no such file"},
 		{
 			"apply as a data plane", in(edge), []string{"apply", "--server", c.server, next}, 1, "",
-			"/fleet.v1.FleetService/Apply is for operators, and this is the certificate of data plane edge-1",
+			"is for operators, and this is the certificate of data plane edge-1",
 		},
 		{
 			"a CA that is not trusted", in(stranger), []string{"status", "--server", c.server}, 1, "",

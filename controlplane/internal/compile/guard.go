@@ -40,8 +40,8 @@ type DropError struct {
 // top level of the file.
 func (e *DropError) Acknowledgement() string { return "acknowledgeDrop: " + e.Version[:shownVersion] }
 
-// Error says what would be lost and how to go on if it is meant.
-func (e *DropError) Error() string {
+// Loss says what would be lost.
+func (e *DropError) Loss() string {
 	var b strings.Builder
 	if e.Left == 0 {
 		fmt.Fprintf(&b, "the update drops all %d endpoints", e.Of)
@@ -53,13 +53,17 @@ func (e *DropError) Error() string {
 	if more := len(e.Dropped) - len(shown); more > 0 {
 		fmt.Fprintf(&b, " and %d more", more)
 	}
-	b.WriteString(") and was refused, because a half-written file looks like that; the route table in use stays.")
+	return b.String() + ")"
+}
+
+// Error says what would be lost and how to go on if it is meant.
+func (e *DropError) Error() string {
+	text := e.Loss() + " and was refused, because a half-written file looks like that; the route table in use stays."
 	if e.Acknowledged != "" {
-		fmt.Fprintf(&b, " The file acknowledges the loss of another version, %s.", e.Acknowledged)
+		text += fmt.Sprintf(" The file acknowledges the loss of another version, %s.", e.Acknowledged)
 	}
-	fmt.Fprintf(&b, ` If it is meant, run "controlplane apply --force CONFIG", or add this line at the top level of the file: %s`,
+	return text + fmt.Sprintf(` If it is meant, run "controlplane apply --force CONFIG", or add this line at the top level of the file: %s`,
 		e.Acknowledgement())
-	return b.String()
 }
 
 // CheckDrop guards an update of the route table. It refuses with a *DropError one

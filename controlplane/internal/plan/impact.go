@@ -149,6 +149,9 @@ func (p *planner) removed(i *impact, e *routetablev1.Endpoint, l load) {
 		status, taker := p.probe(e)
 		if i.loses = status != 0; i.loses {
 			i.text += fmt.Sprintf(", which would get %d", status)
+			if p.uncertain[name] > 0 {
+				i.text += " where header fields do not lead elsewhere"
+			}
 		} else if taker != "" {
 			i.text += fmt.Sprintf(", which endpoint %s would take", taker)
 		}
@@ -164,13 +167,13 @@ func (p *planner) removed(i *impact, e *routetablev1.Endpoint, l load) {
 	default:
 		var parts []string
 		if lost > 0 {
-			parts = append(parts, fmt.Sprintf("%s would get %s", percent(lost/all), p.statuses(name)))
+			parts = append(parts, fmt.Sprintf("%s would get %s", Percent(lost/all), p.statuses(name)))
 		}
 		if moved > 0 {
-			parts = append(parts, fmt.Sprintf("%s would be taken by %s", percent(moved/all), someOf(takers)))
+			parts = append(parts, fmt.Sprintf("%s would be taken by %s", Percent(moved/all), someOf(takers)))
 		}
 		if u := p.uncertain[name]; u > 0 {
-			parts = append(parts, fmt.Sprintf("with %s it depends on header fields", percent(u/all)))
+			parts = append(parts, fmt.Sprintf("with %s it depends on header fields", Percent(u/all)))
 		}
 		i.text += ", of which " + strings.Join(parts, ", ")
 	}
@@ -261,7 +264,7 @@ func (p *planner) shrunk(e, next *routetablev1.Endpoint, l load) (impact, bool) 
 	}
 	i.text = fmt.Sprintf("leaves endpoint %s %d of %s: %s", e.GetName(), after, count(before, "backend"), l)
 	if l.perSecond > 0 {
-		i.text += fmt.Sprintf(", %s for each instead of %s", rate(l.perSecond/float64(after)), rate(l.perSecond/float64(before)))
+		i.text += fmt.Sprintf(", %s for each instead of %s", Rate(l.perSecond/float64(after)), Rate(l.perSecond/float64(before)))
 	}
 	return i, true
 }
@@ -281,7 +284,7 @@ func (p *planner) ofFlows() (list []impact) {
 	for _, f := range p.sortedFlows() {
 		a := p.flows[f]
 		i := impact{loses: f.status != 0, size: p.share(a.weight) * p.Rates.RequestsPerSecond, examples: a.examples}
-		of := percent(p.share(a.weight)) + " of the sampled requests would "
+		of := Percent(p.share(a.weight)) + " of the sampled requests would "
 		stays := p.successor[f.from] != nil
 		switch {
 		case f.from != "" && !stays, f.status == 503 && p.successor[f.from].GetName() == f.to:
@@ -300,7 +303,7 @@ func (p *planner) ofFlows() (list []impact) {
 	if p.unknown > 0 {
 		list = append(list, impact{
 			size: p.share(p.unknown) * p.Rates.RequestsPerSecond,
-			text: fmt.Sprintf("which endpoint would take %s of the sampled requests depends on header fields, which samples do not have", percent(p.share(p.unknown))),
+			text: fmt.Sprintf("which endpoint would take %s of the sampled requests depends on header fields, which samples do not have", Percent(p.share(p.unknown))),
 		})
 	}
 	return list

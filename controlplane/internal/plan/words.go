@@ -27,7 +27,7 @@ func (l load) String() string {
 	}
 	switch {
 	case l.perSecond > 0:
-		return rate(l.perSecond) + on
+		return Rate(l.perSecond) + on
 	case l.any():
 		return count(int(l.recent+0.5), "request") + " in the last 5 minutes"
 	}
@@ -41,7 +41,8 @@ func count(n int, thing string) string {
 	return strconv.Itoa(n) + " " + thing
 }
 
-func rate(perSecond float64) string {
+// Rate is requests per second for people.
+func Rate(perSecond float64) string {
 	switch {
 	case perSecond >= 10:
 		return strconv.FormatFloat(perSecond, 'f', 0, 64) + " req/s"
@@ -51,8 +52,8 @@ func rate(perSecond float64) string {
 	return "less than 0.1 req/s"
 }
 
-// percent is a share for people. What is not all, or not none, is not shown as that.
-func percent(share float64) string {
+// Percent is a share for people. What is not all, or not none, is not shown as that.
+func Percent(share float64) string {
 	switch {
 	case share > 0 && share < 0.001:
 		return "less than 0.1 %"

@@ -271,18 +271,24 @@ func giveBack(size int) {
 	}
 }
 
-// check turns a text into a change of the running configuration, which lacks only what
-// is for the history.
-func (l *Loader) check(name string, data []byte, force bool) (change, error) {
+// read turns a text whose tests hold into a route table.
+func read(name string, data []byte) (*config.Config, *routetablev1.RouteTable, error) {
 	cfg, err := config.Load(name, data)
 	if err != nil {
-		return change{}, err
+		return nil, nil, err
 	}
 	rt, err := compile.Compile(cfg)
 	if err != nil {
-		return change{}, err
+		return nil, nil, err
 	}
-	if err := assert.Check(name, cfg.Tests, rt); err != nil {
+	return cfg, rt, assert.Check(name, cfg.Tests, rt)
+}
+
+// check turns a text into a change of the running configuration, which lacks only what
+// is for the history.
+func (l *Loader) check(name string, data []byte, force bool) (change, error) {
+	cfg, rt, err := read(name, data)
+	if err != nil {
 		return change{}, err
 	}
 	if cur := l.fleet.Desired(); cur != nil {

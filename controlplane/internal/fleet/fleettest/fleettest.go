@@ -28,6 +28,7 @@ type DataPlane struct {
 	tables   []*routetablev1.RouteTable
 	backends []*routetablev1.BackendReport
 	inFlight map[string]uint64
+	seen     *routetablev1.Heartbeat
 }
 
 // Tell sets what it reports about backends whenever it is asked.
@@ -35,6 +36,13 @@ func (d *DataPlane) Tell(backends ...*routetablev1.BackendReport) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.backends = backends
+}
+
+// See sets the traffic, endpoints and samples that it reports whenever it is asked.
+func (d *DataPlane) See(seen *routetablev1.Heartbeat) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.seen = seen
 }
 
 // SetInFlight sets the requests in flight to a backend that it tells when it is asked.
@@ -127,7 +135,9 @@ func (d *DataPlane) follow(stream routetablev1.RouteTableService_SubscribeClient
 func (d *DataPlane) report(state *routetablev1.State, r *routetablev1.Report) *routetablev1.SubscribeRequest {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	h := &routetablev1.Heartbeat{State: state}
+	h := &routetablev1.Heartbeat{
+		State: state, Traffic: d.seen.GetTraffic(), Endpoints: d.seen.GetEndpoints(), Samples: d.seen.GetSamples(),
+	}
 	for _, url := range r.GetWatch() {
 		h.Watched = append(h.Watched, &routetablev1.InFlight{Url: url, Requests: d.inFlight[url]})
 	}
