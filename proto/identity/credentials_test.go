@@ -51,7 +51,14 @@ func (r *record) String() string {
 }
 
 // load reads the files of somebody.
-func load(t *testing.T, p identity.Paths) (*identity.Certificates, *record) {
+func load(t testing.TB, p identity.Paths) *identity.Certificates {
+	t.Helper()
+	c, _ := logging(t, p)
+	return c
+}
+
+// logging is load with the log.
+func logging(t testing.TB, p identity.Paths) (*identity.Certificates, *record) {
 	t.Helper()
 	log := new(record)
 	c, err := identity.Load(p, "", slog.New(slog.NewTextHandler(log, nil)))
@@ -87,7 +94,7 @@ func (l *listener) Watch(_ *healthv1.HealthCheckRequest, s grpc.ServerStreamingS
 	return nil
 }
 
-func listen(t *testing.T, c *identity.Certificates) *listener {
+func listen(t testing.TB, c *identity.Certificates) *listener {
 	t.Helper()
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -147,10 +154,10 @@ func call(t *testing.T, address string, c *identity.Certificates, want string) e
 
 func TestBothSidesKnowEachOther(t *testing.T) {
 	ca := identitytest.NewCA(t, "the CA")
-	server, _ := load(t, ca.Files(t, plane, nil))
+	server := load(t, ca.Files(t, plane, nil))
 	l := listen(t, server)
 	for _, who := range []identity.Identity{edge, alice, {Role: identity.DataPlane, Name: "høst:19000/a b"}} {
-		client, _ := load(t, ca.Files(t, who, nil))
+		client := load(t, ca.Files(t, who, nil))
 		if client.Identity() != who {
 			t.Errorf("got %v, want %v", client.Identity(), who)
 		}
@@ -165,7 +172,7 @@ func TestBothSidesKnowEachOther(t *testing.T) {
 		identitytest.Write(t, paths.CA, ca.PEM)
 		identitytest.Write(t, paths.Cert, cert, between.PEM)
 		identitytest.Write(t, paths.Key, key)
-		client, _ := load(t, paths)
+		client := load(t, paths)
 		if err := call(t, l.address, client, edge.Name); err != nil {
 			t.Error(err)
 		}
@@ -242,10 +249,10 @@ func TestRefusals(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			var server, client *identity.Certificates
 			if test.server.Given() {
-				server, _ = load(t, test.server)
+				server = load(t, test.server)
 			}
 			if test.client.Given() {
-				client, _ = load(t, test.client)
+				client = load(t, test.client)
 			}
 			l := listen(t, server)
 			err := call(t, l.address, client, "")
@@ -260,14 +267,14 @@ func TestRefusals(t *testing.T) {
 // A port that somebody only tries is no refusal.
 func TestAConnectionWithoutAWordIsNotRefused(t *testing.T) {
 	ca := identitytest.NewCA(t, "the CA")
-	server, _ := load(t, ca.Files(t, plane, nil))
+	server := load(t, ca.Files(t, plane, nil))
 	l := listen(t, server)
 	conn, err := net.Dial("tcp", l.address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	conn.Close()
-	client, _ := load(t, ca.Files(t, edge, nil))
+	client := load(t, ca.Files(t, edge, nil))
 	if err := call(t, l.address, client, edge.Name); err != nil { // by then the other has been seen, too
 		t.Fatal(err)
 	}
@@ -301,8 +308,8 @@ func TestRotation(t *testing.T) {
 	serverFiles, clientFiles := before.Files(t, plane, nil), before.Files(t, edge, nil)
 	oldFiles := before.Files(t, edge, nil)
 	identitytest.Write(t, oldFiles.CA, before.PEM, after.PEM)
-	server, serverLog := load(t, serverFiles)
-	client, _ := load(t, clientFiles)
+	server, serverLog := logging(t, serverFiles)
+	client := load(t, clientFiles)
 	follow(t, server)
 	follow(t, client)
 	l := listen(t, server)
@@ -352,7 +359,7 @@ func TestRotation(t *testing.T) {
 	if err := call(t, l.address, client, "edge-2"); err != nil {
 		t.Errorf("with leaves of the new CA: %v", err)
 	}
-	old, _ := load(t, oldFiles)
+	old := load(t, oldFiles)
 	accepted("one that is late, with both CAs", old)
 	renewed("the old CA is dropped", func() { identitytest.Write(t, serverFiles.CA, after.PEM) })
 	if err := call(t, l.address, old, ""); err == nil || !strings.Contains(err.Error(), "unknown certificate authority") {
@@ -441,7 +448,7 @@ func TestFilesAreGivenTimeAndErrorsAreLoggedOnce(t *testing.T) {
 	ca := identitytest.NewCA(t, "the CA")
 	synctest.Test(t, func(t *testing.T) {
 		p := ca.Files(t, edge, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(900 * time.Hour) })
-		c, log := load(t, p)
+		c, log := logging(t, p)
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { identity.RunEvery(ctx, c, time.Second) })
@@ -488,7 +495,7 @@ func TestExpiryIsWarnedOf(t *testing.T) {
 				p := ca.Files(t, edge, func(c *x509.Certificate) {
 					c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(test.left)
 				})
-				c, log := load(t, p)
+				c, log := logging(t, p)
 				ctx, cancel := context.WithCancel(t.Context())
 				var running sync.WaitGroup
 				running.Go(func() { identity.RunEvery(ctx, c, time.Hour) })
