@@ -133,30 +133,49 @@ func (a *Activator) Refuse() { a.counts.add(false) }
 func (a *Activator) Activate(encoded []byte, version string, revision uint64, source Source) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	err := a.activate(encoded, version, revision, source)
-	if !errors.Is(err, ErrDraining) {
-		a.counts.add(err == nil)
-	}
+	_, err := a.activate(encoded, version, revision, source)
+	a.count(err)
 	return err
 }
 
-func (a *Activator) activate(encoded []byte, version string, revision uint64, source Source) error {
+// ActivateMade does the same with a table from the stream that was made here, of the one
+// in force and a delta. When it is not verified, the bytes are not the table with that
+// version, or break a rule: that is counted as nothing, since the table itself may be
+// fine.
+func (a *Activator) ActivateMade(encoded []byte, version string, revision uint64) (verified bool, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	verified, err = a.activate(encoded, version, revision, Stream)
+	if verified {
+		a.count(err)
+	}
+	return verified, err
+}
+
+func (a *Activator) count(err error) {
+	if !errors.Is(err, ErrDraining) {
+		a.counts.add(err == nil)
+	}
+}
+
+// activate also tells whether the bytes are the table that was announced.
+func (a *Activator) activate(encoded []byte, version string, revision uint64, source Source) (verified bool, err error) {
 	before := a.inForce.Load()
 	if before != nil && before.Table.Version == version {
 		// The version stands for the content, and the content has been verified.
 		a.confirm(before, revision, source)
-		return nil
+		return true, nil
 	}
 	t, err := a.compile(encoded, version, revision)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := a.checkLog(t); err != nil {
-		return err
+		return true, err
 	}
 	next, err := a.open(t)
 	if err != nil {
-		return err
+		return true, err
 	}
 
 	// From here on nothing can fail.
@@ -180,7 +199,7 @@ func (a *Activator) activate(encoded []byte, version string, revision uint64, so
 	a.o.State.Retain(t)
 	a.o.Log.Info("serving", "address", f.Address, "version", version, "revision", revision,
 		"source", source, "endpoints", t.Len())
-	return nil
+	return true, nil
 }
 
 // compile turns a wire table into one that can serve.

@@ -118,7 +118,7 @@ func (s *Subscriber) applyTasks(ctx context.Context) {
 func (s *Subscriber) apply(t task) {
 	switch {
 	case t.offer != nil:
-		s.o.Quietly(t.offer.decodedSize, func() { s.decide(t) })
+		s.o.Quietly(s.size(t.offer), func() { s.decide(t) })
 	case t.refused != nil:
 		s.decide(t)
 	default:
@@ -129,10 +129,14 @@ func (s *Subscriber) apply(t task) {
 // decide puts the table of the task in force or refuses it.
 func (s *Subscriber) decide(t task) {
 	again := s.waiting != nil && s.waiting.offer == t.offer
-	err := s.putInForce(t)
+	err := s.putInForce(&t)
+	var unusable *unusableDelta
 	switch {
 	case errors.Is(err, activate.ErrDraining):
 		// No verdict on the table; the goodbye is on its way.
+		return
+	case errors.As(err, &unusable):
+		s.askForWhole(t, unusable)
 		return
 	case err != nil:
 		if errors.Is(err, activate.ErrListen) && s.o.Activator.InForce() == nil {
@@ -187,14 +191,22 @@ func (s *Subscriber) confirm(t task) {
 	}
 }
 
-// putInForce unpacks the table and has it activated.
-func (s *Subscriber) putInForce(t task) error {
-	if t.refused != nil {
+// putInForce unpacks the table and has it activated. After a delta, the offer of the task
+// is that of the whole table.
+func (s *Subscriber) putInForce(t *task) error {
+	var refused *refusal
+	switch {
+	case errors.As(t.refused, &refused) && refused.delta:
+		return &unusableDelta{refused.reason}
+	case t.refused != nil:
 		s.o.Activator.Refuse()
 		return t.refused
 	}
 	if t.source == activate.Stream && s.o.Activator.Confirm(t.version, t.revision) {
 		return nil
+	}
+	if t.offer.base != "" {
+		return s.putMade(t)
 	}
 	encoded, err := t.offer.unpack()
 	if err != nil {

@@ -34,7 +34,8 @@ type offer struct {
 	version     string // what the sender says; recomputed on activation
 	revision    uint64
 	decodedSize uint64
-	data        []byte // gzip of the marshalled RouteTable
+	data        []byte // gzip of the marshalled RouteTable, or RouteTableDelta
+	base        string // the version that the delta starts from; empty: it is no delta
 }
 
 // maxRatio is how much more than its own size deflate can make of anything: a
@@ -72,7 +73,7 @@ func (o *offer) unpack() ([]byte, error) {
 		return nil, fmt.Errorf("unpack the route table: %w", err)
 	}
 	if tooManyParts(encoded) {
-		return nil, fmt.Errorf("the route table has more than %d endpoints, backends and conditions", maxParts)
+		return nil, errParts
 	}
 	return encoded, nil
 }
@@ -96,6 +97,8 @@ func tooManyParts(table []byte) bool {
 	return n > maxParts
 }
 
+var errParts = fmt.Errorf("the route table has more than %d endpoints, backends and conditions", maxParts)
+
 func tooLarge(n uint64) error {
 	return fmt.Errorf("the route table is %d bytes, at most %d are accepted", n, maxDecodedSize)
 }
@@ -109,6 +112,7 @@ var errSequence = errors.New("the control plane broke the protocol")
 type refusal struct {
 	version  string
 	revision uint64
+	delta    bool // of a delta: the table itself may be fine
 	reason   error
 }
 
@@ -120,6 +124,7 @@ func (r *refusal) Unwrap() error { return r.reason }
 type assembly struct {
 	offer
 	count, next uint32
+	encoding    routetablev1.Encoding
 	// skip is set while the rest of a refused table passes by.
 	skip bool
 }
@@ -168,11 +173,16 @@ func (a *assembly) start(c *routetablev1.Chunk) error {
 	if n := len(c.GetVersion()); n == 0 || n > maxVersionSize {
 		return fmt.Errorf("%w: a version of %d bytes", errSequence, n)
 	}
-	a.offer = offer{version: c.GetVersion(), revision: c.GetRevision(), decodedSize: c.GetDecodedSize()}
-	a.count = c.GetCount()
-	if e := c.GetEncoding(); e != routetablev1.Encoding_ENCODING_GZIP {
+	a.offer = offer{version: c.GetVersion(), revision: c.GetRevision(), decodedSize: c.GetDecodedSize(), base: c.GetBase()}
+	a.count, a.encoding = c.GetCount(), c.GetEncoding()
+	switch a.encoding {
+	case routetablev1.Encoding_ENCODING_GZIP, routetablev1.Encoding_ENCODING_DELTA_GZIP:
+		if n := len(a.base); n > maxVersionSize || (n > 0) != (a.encoding == routetablev1.Encoding_ENCODING_DELTA_GZIP) {
+			return fmt.Errorf("%w: encoding %v with a base of %d bytes", errSequence, a.encoding, n)
+		}
+	default:
 		a.next++
-		return a.refuse(fmt.Errorf("the route table has encoding %v, which this data plane does not know", e))
+		return a.refuse(fmt.Errorf("the route table has encoding %v, which this data plane does not know", a.encoding))
 	}
 	if c.GetDecodedSize() > maxDecodedSize {
 		a.next++
@@ -189,7 +199,7 @@ func (a *assembly) continues(c *routetablev1.Chunk) error {
 	case c.GetIndex() != a.next || c.GetIndex() >= a.count:
 		return fmt.Errorf("%w: chunk %d of %d where %d was due", errSequence, c.GetIndex(), a.count, a.next)
 	case c.GetVersion() != a.version || c.GetRevision() != a.revision || c.GetCount() != a.count ||
-		c.GetEncoding() != routetablev1.Encoding_ENCODING_GZIP && !a.skip || c.GetDecodedSize() != a.decodedSize:
+		c.GetEncoding() != a.encoding || c.GetBase() != a.base || c.GetDecodedSize() != a.decodedSize:
 		return fmt.Errorf("%w: chunk %d belongs to another table", errSequence, c.GetIndex())
 	}
 	return nil
@@ -198,5 +208,5 @@ func (a *assembly) continues(c *routetablev1.Chunk) error {
 // refuse drops what has been collected; later chunks of the table are skipped.
 func (a *assembly) refuse(reason error) error {
 	a.skip, a.data = true, nil
-	return &refusal{version: a.version, revision: a.revision, reason: reason}
+	return &refusal{version: a.version, revision: a.revision, delta: a.base != "", reason: reason}
 }

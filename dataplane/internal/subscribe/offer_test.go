@@ -54,6 +54,9 @@ func TestAssembly(t *testing.T) {
 		change(c)
 		return c
 	}
+	asDelta := func(base string) func(*routetablev1.Chunk) {
+		return func(c *routetablev1.Chunk) { c.Encoding, c.Base = routetablev1.Encoding_ENCODING_DELTA_GZIP, base }
+	}
 	tests := []struct {
 		name   string
 		chunks []*routetablev1.Chunk
@@ -79,6 +82,12 @@ func TestAssembly(t *testing.T) {
 		{"count changes on the way", []*routetablev1.Chunk{v1[0], with(v1[1], func(c *routetablev1.Chunk) { c.Count++ })}, []string{"", "broken"}},
 		{"size changes on the way", []*routetablev1.Chunk{v1[0], with(v1[1], func(c *routetablev1.Chunk) { c.DecodedSize++ })}, []string{"", "broken"}},
 		{"after a break a table starts over", slices.Concat(v1[1:2], v1), []string{"broken", "", "", "v1"}},
+		{"a delta", []*routetablev1.Chunk{with(v2[0], asDelta("v1"))}, []string{"v2"}},
+		{"a delta of nothing", []*routetablev1.Chunk{with(v2[0], asDelta(""))}, []string{"broken"}},
+		{"a delta with a long base", []*routetablev1.Chunk{with(v2[0], asDelta(strings.Repeat("v", maxVersionSize+1)))}, []string{"broken"}},
+		{"a whole table with a base", []*routetablev1.Chunk{with(v2[0], func(c *routetablev1.Chunk) { c.Base = "v1" })}, []string{"broken"}},
+		{"base changes on the way", []*routetablev1.Chunk{with(v1[0], asDelta("v0")), with(v1[1], asDelta("v9"))}, []string{"", "broken"}},
+		{"encoding changes on the way", []*routetablev1.Chunk{v1[0], with(v1[1], asDelta("v0"))}, []string{"", "broken"}},
 		{"unknown encoding", []*routetablev1.Chunk{with(v2[0], func(c *routetablev1.Chunk) { c.Encoding = 7 })}, []string{"refused v2"}},
 		{"announced too large", append([]*routetablev1.Chunk{with(v2[0], func(c *routetablev1.Chunk) { c.DecodedSize = maxDecodedSize + 1 })}, v1...),
 			[]string{"refused v2", "", "", "v1"}},

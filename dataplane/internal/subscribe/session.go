@@ -266,7 +266,7 @@ func (s *Subscriber) hello() *routetablev1.SubscribeRequest {
 		Build:        s.o.Build,
 		AdminAddress: s.o.AdminAddress,
 		State:        s.state(),
-		Features:     []routetablev1.Feature{routetablev1.Feature_FEATURE_TRAFFIC},
+		Features:     []routetablev1.Feature{routetablev1.Feature_FEATURE_DELTA, routetablev1.Feature_FEATURE_TRAFFIC},
 	}}}
 }
 

@@ -45,6 +45,9 @@ type Table struct {
 	checked []uint32 // endpoints with an active check, by number
 }
 
+// Encoded returns the marshalled form. Nobody changes it.
+func (t *Table) Encoded() []byte { return t.encoded }
+
 // Limits are the client limits of the table.
 type Limits struct {
 	HeadBytes, Fields, TargetBytes int

@@ -200,11 +200,24 @@ func (p *plane) takeChunk(message []byte) error {
 	return nil
 }
 
-// complete answers a table that has been received as a whole.
+// complete answers a table of which all chunks have come. One that it cannot make of a
+// delta it asks for as a whole.
 func (p *plane) complete(c *routetablev1.Chunk) {
 	f, t := p.fleet, p.transfer
-	err := f.received.verify(t, p.offset, c.GetDecodedSize())
-	if err != nil {
+	var err error
+	if t.base != "" && t.base != p.state().GetVersion() {
+		err = fmt.Errorf("a delta from version %s, which it does not serve", t.base)
+	} else {
+		err = f.received.verify(t, p.offset, c.GetDecodedSize())
+	}
+	switch {
+	case err != nil && t.base != "":
+		f.resent.Add(1)
+		p.send(p.stream, &routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Resend{Resend: &routetablev1.Resend{
+			Version: c.GetVersion(), Reason: err.Error(),
+		}}})
+		return
+	case err != nil:
 		f.refused.Add(1)
 		fmt.Fprintf(os.Stderr, "%s: version %s refused: %v\n", p.id, t.version, err)
 		p.send(p.stream, &routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Rejected{Rejected: &routetablev1.Rejected{
@@ -212,7 +225,11 @@ func (p *plane) complete(c *routetablev1.Chunk) {
 		}}})
 		return
 	}
-	f.whole.Add(1)
+	if t.base == "" {
+		f.whole.Add(1)
+	} else {
+		f.deltasIn.Add(1)
+	}
 	p.send(p.stream, &routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Applied{Applied: &routetablev1.Applied{
 		Version: c.GetVersion(), Revision: c.GetRevision(),
 	}}})

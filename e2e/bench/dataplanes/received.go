@@ -88,7 +88,16 @@ func (l *library) unpack(t transfer, data []byte, decoded uint64) error {
 	if uint64(len(raw)) != decoded {
 		return fmt.Errorf("%d bytes, announced were %d", len(raw), decoded)
 	}
-	if t.encoding != routetablev1.Encoding_ENCODING_GZIP {
+	switch t.encoding {
+	case routetablev1.Encoding_ENCODING_GZIP:
+	case routetablev1.Encoding_ENCODING_DELTA_GZIP:
+		l.mu.Lock()
+		base := l.tables[t.base]
+		l.mu.Unlock()
+		if raw, err = routetable.Merge(base, raw); err != nil {
+			return err
+		}
+	default:
 		return fmt.Errorf("encoding %v", t.encoding)
 	}
 	_, version, err := routetable.Scan(raw, func(*routetablev1.Endpoint, int, int) {})
