@@ -81,6 +81,15 @@ class PageScenario(Scenario):
     def wait_row(self, name: str, state: str) -> None:
         eventually(lambda: self.states().get(name) == state, "%s is shown as %s" % (name, state))
 
+    def wait_equal(self, expected, seen) -> None:
+        """Waits until seen() is what is expected."""
+
+        def there() -> bool:
+            self.assertEqual(expected, seen())
+            return True
+
+        eventually(there, "what is expected is shown")
+
     def assert_nothing_went_wrong(self, *expected: str) -> None:
         """No error in the console but those that contain one of the words, and nothing
         that the policy had to stop."""
@@ -95,7 +104,7 @@ class Fleet(PageScenario):
         a = self.origin("a")
         cp, (one, two) = self.fleet(self.config({"/x": [a]}), ["one", "two"], ["--label", "zone=north"])
         self.open(cp)
-        eventually(lambda: self.states() == {"one": "applied", "two": "applied"}, "both are shown")
+        self.wait_equal({"one": "applied", "two": "applied"}, self.states)
         status = cp.status()
         self.assertIn("Revision\n1", self.browser.text("#facts"))
         self.assertIn(status["version"][:12], self.browser.text("#facts"))
@@ -128,19 +137,41 @@ class Fleet(PageScenario):
         a = self.origin("a")
         cp, _ = self.fleet(self.config({"/x": [a], "/y/*": [a, "http://127.0.0.1:9"]}))
         self.open(cp, "#endpoints")
-        eventually(lambda: sorted(row[1] for row in self.rows("endpoints")) == ["/x", "/y/*"], "both are shown")
+        self.wait_equal(["/x", "/y/*"], lambda: sorted(row[1] for row in self.rows("endpoints")))
         self.assertEqual("2", self.browser.text("#count-endpoints"))
         self.assertEqual("page", self.browser.script("return document.querySelector('.views [href=\"#endpoints\"]').getAttribute('aria-current')"))
 
         self.browser.type("#endpoints-search", "/Y")
-        eventually(lambda: [row[1] for row in self.rows("endpoints")] == ["/y/*"], "it is found")
+        self.wait_equal(["/y/*"], lambda: [row[1] for row in self.rows("endpoints")])
         self.browser.click("#endpoints-rows .open")
         eventually(lambda: "http://127.0.0.1:9" in self.browser.text("#details table"), "its backends are shown")
         self.assertIn(a.url, self.browser.text("#details table"))
         self.browser.click("#details .close")
 
         self.browser.click(".views [href='#fleet']")
-        eventually(lambda: self.states() == {"dp1": "applied"}, "the data planes are shown again")
+        self.wait_equal({"dp1": "applied"}, self.states)
+        self.assert_nothing_went_wrong()
+
+    def test_the_history_is_shown_with_what_differs(self):
+        a = self.origin("a")
+        cp, (dp,) = self.fleet(self.config({"/x": [a]}))
+
+        def changes() -> list[str]:
+            return self.browser.texts("#details .changes li")
+
+        self.open(cp, "#history")
+        self.wait_equal(["1"], lambda: [row[0] for row in self.rows("history")])
+        self.change(cp, self.config({"/x": [a], "/y": [a]}), dp)
+        self.change(cp, self.config({"/y": [a], "/z": [a]}), dp)
+        self.wait_equal(["3", "2", "1"], lambda: [row[0] for row in self.rows("history")])
+        self.assertEqual(["3"], self.browser.texts("#history-rows tr.running .open"))
+
+        self.browser.click("#history-rows .open")
+        self.wait_equal(["removed endpoint /x", "added endpoint /z"], changes)
+        self.browser.click("#details summary")
+        eventually(lambda: "-- from: /x" in self.browser.text("#details .unified"), "the texts are compared")
+        self.browser.type("#details select", "revision 1")
+        self.wait_equal(["removed endpoint /x", "added endpoint /y", "added endpoint /z"], changes)
         self.assert_nothing_went_wrong()
 
     def test_a_refused_file_is_shown_with_its_reason(self):
@@ -205,7 +236,7 @@ class Hostile(PageScenario):
             dp = self.data_plane("evil%d" % i, cp, flags=["--id", name, "--label", "x=" + evil])
             self.assertTrue(dp)
         self.open(cp)
-        eventually(lambda: set(self.states()) == {"plain", *names}, "every id is shown as it is")
+        self.wait_equal({"plain", *names}, lambda: set(self.states()))
         self.assertIn("x=" + evil, [row[7] for row in self.rows()])
 
         write(cp.config, good.replace("- from: /x", "- %s: /x" % json.dumps(evil)))
@@ -270,7 +301,7 @@ class Large(PageScenario):
         self.browser.press("/")
         self.assertEqual("fleet-search", self.browser.script("return document.activeElement.id"))
         self.browser.type("#fleet-search", ids[617])
-        eventually(lambda: [row[0] for row in self.rows()] == [ids[617]], "one is found")
+        self.wait_equal([ids[617]], lambda: [row[0] for row in self.rows()])
         self.assertEqual("1 of 1,000 data planes", self.browser.text("#fleet-shown"))
         self.browser.script("const s = document.querySelector('#fleet-search'); s.value = ''; s.dispatchEvent(new Event('input'))")
 

@@ -4,6 +4,7 @@
 package admin
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -25,6 +26,10 @@ type Fleet interface {
 	Endpoints(name string) ([]status.Endpoint, error)
 	// Look returns the rates of all endpoints of the running configuration.
 	Look() *status.Look
+	// History returns the accepted configurations, and Diff what differs between two of
+	// them; 0 is the newest. Errors have a gRPC code.
+	History(ctx context.Context) (status.History, error)
+	Diff(ctx context.Context, from, to uint64) (status.Diff, error)
 }
 
 // NewServer returns an HTTP server without an address. The functions are called

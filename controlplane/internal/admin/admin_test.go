@@ -1,7 +1,9 @@
 package admin_test
 
 import (
+	"cmp"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +16,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
 
 	"reverseproxy/controlplane/internal/admin"
 	"reverseproxy/controlplane/internal/status"
@@ -53,6 +57,20 @@ func (p *played) Look() *status.Look {
 		})
 	}
 	return status.NewLook(table, traffic.Rates{}, traffic.Series{})
+}
+
+func (p *played) History(context.Context) (status.History, error) {
+	return status.History{Revisions: []status.Revision{{Revision: 7}}}, nil
+}
+
+func (p *played) Diff(_ context.Context, from, to uint64) (status.Diff, error) {
+	switch from {
+	case 8:
+		return status.Diff{}, grpcstatus.Error(codes.NotFound, "there is no revision 8")
+	case 9:
+		return status.Diff{}, grpcstatus.Error(codes.DataLoss, "its checksum is wrong")
+	}
+	return status.Diff{From: from, To: cmp.Or(to, 7)}, nil
 }
 
 // get asks the admin server, with pairs of header fields.
@@ -150,7 +168,7 @@ func TestALargeAnswerIsCompressed(t *testing.T) {
 	}
 }
 
-func TestQuestionsAboutEndpoints(t *testing.T) {
+func TestQuestions(t *testing.T) {
 	h := server(&played{})
 	for path, want := range map[string]struct {
 		code  int
@@ -173,6 +191,15 @@ func TestQuestionsAboutEndpoints(t *testing.T) {
 		"/api/v1/endpoints?endpoint=shop":        {200, `"url":"http://shop:80"`, "blog"},
 		"/api/v1/endpoints?endpoint=unknown":     {404, "no endpoint unknown", ""},
 		"/api/v1/endpoints?endpoint=shop&limit=": {200, `"url":"http://shop:80"`, "blog"},
+		"/api/v1/history":                        {200, `"revision": 7`, ""},
+		"/api/v1/diff?from=3&to=5":               {200, `"to": 5`, ""},
+		"/api/v1/diff?from=3":                    {200, `"to": 7`, ""},
+		"/api/v1/diff?from=8":                    {404, "there is no revision 8\n", "NotFound"},
+		"/api/v1/diff?from=9":                    {500, "its checksum is wrong\n", "DataLoss"},
+		"/api/v1/diff":                           {400, "from is the number", ""},
+		"/api/v1/diff?from=0":                    {400, "from is the number", ""},
+		"/api/v1/diff?from=-1":                   {400, "from is the number", ""},
+		"/api/v1/diff?from=1&to=x":               {400, "to is the number", ""},
 	} {
 		w := get(t, h, "GET", path)
 		if w.Code != want.code || !strings.Contains(w.Body.String(), want.part) || want.lacks != "" && strings.Contains(w.Body.String(), want.lacks) {
@@ -183,7 +210,7 @@ func TestQuestionsAboutEndpoints(t *testing.T) {
 
 func TestReadOnly(t *testing.T) {
 	h := server(&played{})
-	for _, path := range []string{"/", "/api/v1/status", "/api/v1/endpoints", "/metrics", "/healthz", "/readyz"} {
+	for _, path := range []string{"/", "/api/v1/status", "/api/v1/endpoints", "/api/v1/history", "/api/v1/diff", "/metrics", "/healthz", "/readyz"} {
 		w := get(t, h, "POST", path)
 		if w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "GET, HEAD" || w.Header().Get("Content-Security-Policy") == "" {
 			t.Errorf("POST %s: %d, header %v", path, w.Code, w.Header())

@@ -6,7 +6,11 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
 
 	"reverseproxy/controlplane/internal/status"
 )
@@ -16,6 +20,9 @@ type api struct {
 	fleet  Fleet
 	status shared[*document]
 	look   shared[*status.Look]
+	// diffing is held by who has something compared: texts may be large, and readers
+	// many.
+	diffing sync.Mutex
 }
 
 func newAPI(fleet Fleet) *api {
@@ -28,6 +35,8 @@ func newAPI(fleet Fleet) *api {
 func (a *api) register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/v1/status", a.getStatus)
 	mux.HandleFunc("GET /api/v1/endpoints", a.getEndpoints)
+	mux.HandleFunc("GET /api/v1/history", a.getHistory)
+	mux.HandleFunc("GET /api/v1/diff", a.getDiff)
 }
 
 func (a *api) getStatus(w http.ResponseWriter, r *http.Request) {
@@ -93,6 +102,48 @@ func limitOf(query url.Values) (int, error) {
 		return 0, fmt.Errorf("limit is a number from 0 to %d, not %q", mostEndpoints, given)
 	}
 	return limit, nil
+}
+
+func (a *api) getHistory(w http.ResponseWriter, r *http.Request) {
+	h, err := a.fleet.History(r.Context())
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	newDocument(h.JSON()).serve(w, r)
+}
+
+func (a *api) getDiff(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	from, err := strconv.ParseUint(query.Get("from"), 10, 64)
+	if err != nil || from == 0 {
+		text(w, http.StatusBadRequest, "from is the number of a revision, and so is to, without which the newest is meant\n")
+		return
+	}
+	var to uint64
+	if given := query.Get("to"); given != "" {
+		if to, err = strconv.ParseUint(given, 10, 64); err != nil {
+			text(w, http.StatusBadRequest, "to is the number of a revision\n")
+			return
+		}
+	}
+	a.diffing.Lock()
+	defer a.diffing.Unlock()
+	d, err := a.fleet.Diff(r.Context(), from, to)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	newDocument(d.JSON()).serve(w, r)
+}
+
+// fail answers with an error that has a gRPC code.
+func fail(w http.ResponseWriter, err error) {
+	s, code := grpcstatus.Convert(err), http.StatusInternalServerError
+	if s.Code() == codes.NotFound {
+		code = http.StatusNotFound
+	}
+	text(w, code, s.Message()+"\n")
 }
 
 // setAge says how old an answer is that was made for somebody else.

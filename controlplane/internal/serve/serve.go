@@ -132,10 +132,11 @@ func Run(ctx context.Context, o Options) error {
 	streams := fleet.NewServer(f, fleet.ServerOptions{})
 	grpcServer := grpc.NewServer(append(fleet.GRPCOptions(), options...)...)
 	routetablev1.RegisterRouteTableServiceServer(grpcServer, streams)
-	fleetv1.RegisterFleetServiceServer(grpcServer, reconcile.NewService(loader, f, o.Log))
+	service := reconcile.NewService(loader, f, o.Log)
+	fleetv1.RegisterFleetServiceServer(grpcServer, service)
 	var ready atomic.Bool
 	metrics := registry(f, loader, o.Build)
-	adminServer := admin.NewServer(metrics, shown{f, loader}, ready.Load, o.Log)
+	adminServer := admin.NewServer(metrics, shown{f, loader, service}, ready.Load, o.Log)
 
 	// The first server to fail ends the others.
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -234,8 +235,9 @@ func expiry(c *identity.Certificates) prometheus.Collector {
 
 // shown is what the admin server shows.
 type shown struct {
-	fleet  *fleet.Fleet
-	loader *reconcile.Loader
+	fleet   *fleet.Fleet
+	loader  *reconcile.Loader
+	service *reconcile.Service
 }
 
 // Status implements admin.Fleet.
@@ -254,6 +256,21 @@ func (s shown) Endpoints(name string) ([]status.Endpoint, error) {
 func (s shown) Look() *status.Look {
 	t := s.fleet.Traffic()
 	return status.NewLook(s.fleet.Desired().Proto, t.Rates(), t.Series())
+}
+
+// History implements admin.Fleet.
+func (s shown) History(ctx context.Context) (status.History, error) {
+	h, err := s.service.History(ctx, &fleetv1.HistoryRequest{})
+	return status.HistoryFrom(h), err
+}
+
+// Diff implements admin.Fleet.
+func (s shown) Diff(ctx context.Context, from, to uint64) (status.Diff, error) {
+	d, err := s.service.Diff(ctx, &fleetv1.DiffRequest{From: from, To: to})
+	if err != nil {
+		return status.Diff{}, err
+	}
+	return status.DiffFrom(from, d), nil
 }
 
 // registry collects all metrics.

@@ -5,6 +5,7 @@ import { attribute, byId, el, facts, text } from "./dom.js";
 import { EndpointTable, share } from "./endpoints.js";
 import { Feed } from "./feed.js";
 import { FleetTable, states } from "./fleet.js";
+import { HistoryTable } from "./history.js";
 import { Mosaic } from "./mosaic.js";
 import { Rates } from "./rates.js";
 import { ago, count, duration, percent, plural, rate, short } from "./words.js";
@@ -14,7 +15,8 @@ const mosaic = new Mosaic(byId("mosaic"), (d) => table.open(d));
 const rates = new Rates();
 const endpoints = new EndpointTable(() => traffic.wake());
 const charts = { requests: new Chart(byId("requests-chart")), errors: new Chart(byId("errors-chart")) };
-const views = ["fleet", "endpoints"];
+const history = new HistoryTable();
+const views = ["fleet", "endpoints", "history"];
 
 let status = null;
 let seen = 0; // when the status was true, in milliseconds
@@ -48,6 +50,12 @@ const traffic = new Feed({
   },
 });
 
+const past = new Feed({
+  url: () => (view() === "history" ? "/api/v1/history" : null),
+  every: 2000,
+  got: (document) => history.show(document),
+});
+
 // view is the view that the address asks for.
 function view() {
   const name = location.hash.slice(1);
@@ -60,7 +68,10 @@ function showView() {
     attribute(document.querySelector(`.views [href="#${name}"]`), "aria-current", name === view() ? "page" : null);
   }
   table.draw();
+  endpoints.draw();
+  history.draw();
   traffic.wake();
+  past.wake();
 }
 addEventListener("hashchange", showView);
 showView();
@@ -79,6 +90,7 @@ function showStatus() {
   showPlanes(planes);
   showBackends();
   table.show(planes, status.version);
+  history.run(status.revision);
 }
 
 function showHead() {
