@@ -1,6 +1,7 @@
 package traffic
 
 import (
+	"maps"
 	"math"
 	"strings"
 	"sync"
@@ -149,11 +150,13 @@ func (s *Store) Counters(id string) (c Counters, ok bool) {
 	return p.counters, p.counters.Process != 0
 }
 
-// each calls f for every data plane, with its lock held.
+// each calls f for every data plane, with its lock held and no other: who connects
+// meanwhile does not wait.
 func (s *Store) each(f func(id string, p *plane)) {
 	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for id, p := range s.planes {
+	planes := maps.Clone(s.planes)
+	s.mu.RUnlock()
+	for id, p := range planes {
 		p.mu.Lock()
 		f(id, p)
 		p.mu.Unlock()
