@@ -123,6 +123,34 @@ func TestRoutedAgainAfterWaiting(t *testing.T) {
 	}
 }
 
+// However often the table changes, a request waits in line for no longer than it may.
+func TestRequestsInLineAgainDoNotWaitAnew(t *testing.T) {
+	e := queued(0, 9) // for a second
+	e.Pool[0].MaxRequests = 1
+	w := newWorld(t, e)
+	w.data(w.accept(), named("0"))
+	w.wantAtOrigin("0")
+	c := w.accept()
+	w.data(c, named("1"))
+	for i := range uint32(3) {
+		w.pass(300*time.Millisecond, c)
+		e.Pool[0].Weight = 2 + i
+		w.apply(wire(e))
+		w.wantAtOrigin("")
+		w.wantQueued(1)
+	}
+	w.pass(100*time.Millisecond-1, c)
+	w.wantQueued(1)
+	w.pass(1, c)
+	w.wantQueued(0)
+	w.wantSent(c, unavailableSent)
+	w.wantRefused("queue_timeout", 1)
+	// The next request of the connection has a time of its own.
+	w.data(c, named("2"))
+	w.pass(time.Second-1, c)
+	w.wantQueued(1)
+}
+
 // A field in the place of which the endpoint puts another, or none, does not pass in
 // the spelling that backends read as the same.
 func TestEditedNamesWithUnderscores(t *testing.T) {

@@ -185,6 +185,7 @@ type request struct {
 	trusted    bool
 	gate       *limit.Gate // that it has been let in by and has to leave; nil: none
 	place      *place      // in line; nil: it does not wait
+	waits      int64       // since when it has waited in line; 0: it never has
 	retryAfter int64       // seconds that the client is told to wait; 0: it is told nothing
 
 	serial  uint64 // tells the exchanges of the connection apart

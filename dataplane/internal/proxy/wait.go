@@ -50,8 +50,11 @@ func (e *Engine) wait(c *Conn, t *table.Table, body []byte, full metrics.Refusal
 		e.overLimit(c, 503, full, tryAgain)
 		return
 	}
+	if x.waits == 0 {
+		x.waits = e.now // not in line again, because there is another table
+	}
 	w := &place{
-		gate: a.Gate, metrics: x.endpoint.Metrics, until: e.now + int64(a.Patience), version: t.Version,
+		gate: a.Gate, metrics: x.endpoint.Metrics, until: x.waits + int64(a.Patience), version: t.Version,
 		live: e.live, pool: x.endpoint.Pool, choice: x.choice,
 	}
 	w.Call = func() { e.d.Post(c, func() { e.called(c, w) }) }
