@@ -419,6 +419,10 @@ func (e *Engine) exchangeTimeout(c *Conn) {
 		return
 	}
 	switch {
+	case x.pausing():
+		// Nobody has the request, so nobody is to blame for the time.
+		x.note.failed(idle.String())
+		e.answer(c, 504)
 	case x.endpoint == nil:
 		e.end(c, 499)
 		e.close(c)

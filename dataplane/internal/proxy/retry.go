@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"math/bits"
 	"time"
 
 	"reverseproxy/dataplane/internal/http1"
@@ -8,9 +9,11 @@ import (
 	"reverseproxy/dataplane/internal/table"
 )
 
-// firstPause is how long a request waits before it is sent again to a member that
-// has failed it already, because no other is left; it doubles each time, up to
-// longestPause. Another member is tried at once: nothing is known against it.
+// firstPause is how long a request waits at most before it is sent again to a member
+// that has failed it already, because no other is left; it doubles each time, up to
+// longestPause. It waits for at least half of that: requests that have failed together
+// do not come back together. Another member is tried at once: nothing is known against
+// it.
 const firstPause, longestPause = 25 * time.Millisecond, 200 * time.Millisecond
 
 // again is the state of a request that has been sent more than once.
@@ -151,11 +154,10 @@ func (e *Engine) sendAgain(c *Conn, to *table.Member) {
 	e.release(c)
 	x.member.End(e.shard)
 	x.member, x.chosen = to, e.now
-	x.again.attempts++
 	x.failed = false
 	x.note.failed("")
 	if x.again.tried.Has(to) {
-		x.again.resume = e.now + int64(min(firstPause<<x.again.pauses, longestPause))
+		x.again.resume = e.now + e.nextPause(x)
 		x.again.pauses++
 		if !x.done {
 			e.pause(c) // nobody could be given more of the body
@@ -166,6 +168,13 @@ func (e *Engine) sendAgain(c *Conn, to *table.Member) {
 	e.attempt(c)
 }
 
+// nextPause returns for how long x waits before its next attempt.
+func (e *Engine) nextPause(x *request) int64 {
+	least := uint64(min(firstPause<<x.again.pauses, longestPause) / 2)
+	over, _ := bits.Mul64(e.random.Uint64(), least)
+	return int64(least + over)
+}
+
 // endPause ends the pause before an attempt.
 func (e *Engine) endPause(c *Conn) {
 	c.x.again.resume, c.x.chosen = 0, e.now
@@ -174,6 +183,7 @@ func (e *Engine) endPause(c *Conn) {
 
 // attempt sends the held request to the chosen member.
 func (e *Engine) attempt(c *Conn) {
+	c.x.again.attempts++
 	if !c.x.done {
 		e.resume(c) // the member before may have been behind
 	}

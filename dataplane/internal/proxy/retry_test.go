@@ -371,14 +371,14 @@ func TestRetryAtTheSameBackend(t *testing.T) {
 	w.failDial(w.dialled[0], false)
 	for i, ms := range []int{25, 50, 100, 200, 200} {
 		pause := time.Duration(ms) * time.Millisecond
-		w.pass(pause-1, c)
+		w.pass(pause/2-1, c)
 		if len(w.dialled) != i+1 {
 			t.Fatalf("attempt %d came too early", i+2)
 		}
 		if !c.paused {
 			t.Error("nobody takes what the client sends, and it is read")
 		}
-		w.pass(1, c)
+		w.pass(pause/2+1, c)
 		if len(w.dialled) != i+2 {
 			t.Fatalf("no attempt %d", i+2)
 		}
@@ -414,7 +414,8 @@ func TestRetryEndsWithTheClient(t *testing.T) {
 		if len(w.dialled) != dials || !w.newest().closed || w.inFlight() != 0 {
 			t.Errorf("%d backends: %d dials, the last closed %t, %d in flight", backends, len(w.dialled)-dials, w.newest().closed, w.inFlight())
 		}
-		if l := w.line(); l.Status != 499 || l.Attempts != 2 {
+		// With one backend it leaves in the pause.
+		if l := w.line(); l.Status != 499 || l.Attempts != backends {
 			t.Errorf("logged %+v", l)
 		}
 	}
@@ -440,9 +441,38 @@ func TestRetryWithinTheRequestTimeout(t *testing.T) {
 		if got := c.take(); !strings.HasPrefix(got, "HTTP/1.1 504 ") || w.inFlight() != 0 || !w.newest().closed {
 			t.Errorf("%d backends: got %q, %d in flight", backends, got, w.inFlight())
 		}
-		if l := w.line(); l.Error != "request_timeout" || l.Attempts != 2 {
+		if l := w.line(); l.Error != "request_timeout" || l.Attempts != backends {
 			t.Errorf("logged %+v", l)
 		}
+		// In the pause nobody has the request, so nobody is to blame for the time.
+		want := map[int]string{1: "map[reset:1]", 2: "map[request_timeout:1 reset:1]"}[backends]
+		if failed, _ := w.errors(); failed != want {
+			t.Errorf("%d backends: errors of backends %s, want %s", backends, failed, want)
+		}
+	}
+}
+
+// TestPausesAreScattered: what has failed at the same moment does not all come back at
+// the same moment.
+func TestPausesAreScattered(t *testing.T) {
+	const requests, pause = 100, 25 * time.Millisecond
+	w := newWorld(t, retrying(1, nil))
+	seen := map[int64]bool{}
+	var sum time.Duration
+	for range requests {
+		c := w.accept()
+		w.data(c, get)
+		w.failDial(w.newest(), false)
+		took := time.Duration(c.deadline) - w.now
+		if took < pause/2 || took > pause {
+			t.Errorf("a pause of %s", took)
+		}
+		seen[c.deadline] = true
+		sum += took
+	}
+	// Half of what there is room for is 15 standard errors away.
+	if mean := sum / requests; len(seen) < requests*9/10 || mean < pause*5/8 || mean > pause*7/8 {
+		t.Errorf("%d different pauses, %s on average", len(seen), mean)
 	}
 }
 
