@@ -27,7 +27,8 @@ class Rollout(Scenario):
         self.states = 0
 
     def text(self, *pool, steps: str = STEPS, more: str = "minRequests: 20", port: int | None = None) -> str:
-        rollout = "rollout: {steps: %s, bake: 1s, %s}" % (steps, more)
+        # How long requests take on a busy machine is no matter of these tests.
+        rollout = "rollout: {steps: %s, bake: 1s, abortOn: {latencyP99: 1000x}, %s}" % (steps, more)
         return self.config({"/x": pool}, port=port, extra=rollout)
 
     def staged(self, config: str, names=FLEET, flags=()):
@@ -143,3 +144,260 @@ class Steps(Rollout):
         share = failed / (failed + total)
         self.assertLess(share, 0.5, "the canary's share is a quarter")
         self.say("%d of %d requests failed (%.1f %%) while one of four data planes had the bad change" % (failed, failed + total, 100 * share))
+
+    def test_a_rejected_change_is_rolled_back(self):
+        port = free_port()
+        foreign = socket.create_server(("127.0.0.1", port))
+        self.addCleanup(foreign.close)
+        cp, dps = self.staged(self.text(self.a, more="canary: {name: dp3}"))
+        watch = self.watch(dps)
+        before = cp.status()["version"]
+        write(cp.config, self.text(self.b, more="canary: {name: dp3}", port=port))
+        r = self.wait_phase(cp, "aborted")
+        self.assertIn("1 data plane rejected it: dp3", r["reason"])
+        self.assertIn(str(port), r["reason"])
+        self.wait_applied(cp, dps)
+        for seen in watch.stop().values():
+            self.assertEqual([before], seen)
+        p = cp.cli("status", "--wait", "--timeout", "20s")
+        self.assertEqual(1, p.returncode, p.stdout)
+        self.assertIn("parked", p.stderr)
+
+    def test_a_canary_that_vanishes(self):
+        cp, dps = self.staged(self.text(self.a, steps="[1, 100%]", more="canary: {name: dp1}"), flags=["--apply-deadline", "1s"])
+        write(cp.config, self.text(self.b, steps="[1, 100%]", more="canary: {name: dp1}, bake: 1m").replace("bake: 1s, ", ""))
+        self.wait_phase(cp, "baking")
+        dps[0].kill()
+        r = self.wait_phase(cp, "aborted")
+        self.assertIn("1 data plane that has it vanished or did not answer: dp1", r["reason"])
+        dps[0].start()
+        self.wait_applied(cp, dps)
+        self.assertEqual(["a"] * 8, [get(self.port, "/x").text for _ in range(8)])
+
+
+class Steering(Rollout):
+    SLOW = "onNoTraffic: continue, canary: {name: dp2}"
+
+    def begin(self, steps=STEPS, names=FLEET):
+        """A roll-out that bakes its first step for an hour."""
+        cp, dps = self.staged(self.text(self.a), names)
+        write(cp.config, self.text(self.b, steps=steps, more=self.SLOW).replace("bake: 1s", "bake: 1h"))
+        self.wait_phase(cp, "baking", 2)
+        self.assertEqual(["dp2"], self.on(dps, cp.status()["version"]))
+        return cp, dps
+
+    def on(self, dps, version: str) -> list[str]:
+        return [dp.id for dp in dps if dp.version() == version]
+
+    def test_pause_resume_promote_abort(self):
+        cp, dps = self.begin()
+        new = cp.status()["version"]
+        self.assertIn("paused", self.steer(cp, "pause", "--reason", "lunch"))
+        self.assertIn("lunch", self.rollout(cp)["reason"])
+        p = cp.cli("rollout", "pause")
+        self.assertEqual(1, p.returncode)
+        self.assertIn("paused already", p.stderr)
+        p = cp.cli("rollout", "resume", "--revision", "7")
+        self.assertEqual(1, p.returncode)
+        self.assertIn("revision 2, not of 7", p.stderr)
+        self.steer(cp, "resume")
+        self.wait_phase(cp, "baking")
+        self.steer(cp, "promote")
+        eventually(lambda: len(self.on(dps, new)) == 4, "everybody has it")
+        self.assertEqual(3, self.wait_phase(cp, "baking")["step"])
+        late = self.data_plane("late", cp)
+        eventually(lambda: late.version() == new, "who comes now gets it too")
+        self.steer(cp, "abort", "--reason", "no")
+        status = self.wait_applied(cp, [*dps, late])
+        self.assertEqual(3, status["revision"])
+        self.assertIn("no", status["rollout"]["reason"])
+        self.assertEqual("a", get(self.port, "/x").text)
+        self.assertEqual(1, cp.cli("rollout", "promote").returncode)
+        history = cp.cli("history").stdout
+        self.assertIn("aborted in step 3 of 3", history)
+
+    def test_who_comes_in_the_middle(self):
+        cp, dps = self.begin()
+        new = cp.status()["version"]
+        old = dps[0].version()
+        late = self.data_plane("late", cp)
+        self.wait_ready(late)
+        watch = self.watch([*dps, late])
+        dps[1].kill()
+        dps[0].kill()
+        self.wait_state(cp, dps[1], "disconnected")
+        dps[0].start()
+        dps[1].start()
+        self.wait_state(cp, dps[1], "applied")
+        self.wait_state(cp, dps[0], "pending")
+        eventually(lambda: len(watch.seen["dp2"]) and len(watch.seen["dp1"]), "they are back")
+        seen = watch.stop()
+        self.assertEqual({"dp1": [old], "dp2": [new], "dp3": [old], "dp4": [old], "late": [old]}, seen)
+        self.assertEqual("baking", self.rollout(cp)["phase"])
+        # A clean stop is no failure.
+        dps[1].terminate()
+        self.assertEqual(0, dps[1].wait())
+        r = eventually(lambda: (r := self.rollout(cp))["phase"] == "baking" and r["chosen"] != ["dp2"] and r, "another takes its place", 60)
+        self.assertEqual(1, len(r["chosen"]))
+
+    def test_another_change_takes_its_place(self):
+        c = self.origin("c", record=False)
+        cp, dps = self.begin()
+        first, old = cp.status()["version"], dps[0].version()
+        watch = self.watch(dps)
+        write(cp.config, self.text(c, more=self.SLOW).replace("bake: 1s", "bake: 1h"))
+        r = self.wait_phase(cp, "baking", 3)
+        self.assertEqual((3, 1, ["dp2"]), (r["revision"], r["baseRevision"], r["chosen"]))
+        self.assertEqual("superseded by revision 3", json.loads(cp.cli("history", "-o", "json").stdout)["revisions"][1]["outcome"])
+        # Back to what was there before: nobody has to wait for that.
+        write(cp.config, self.text(self.a))
+        status = self.wait_applied(cp, dps, after=3)
+        self.assertNotIn("rollout", status)
+        self.assertEqual((old, "ok"), (status["version"], status["config"]["lastLoad"]))
+        seen = watch.stop()
+        self.assertEqual([first, r["version"], old], seen["dp2"])
+        for other in ("dp1", "dp3", "dp4"):
+            self.assertEqual([old], seen[other])
+
+    def test_a_backend_is_drained_in_both_tables(self):
+        spare = self.origin("spare", record=False)
+        cp, dps = self.staged(self.text(self.a, spare))
+        write(cp.config, self.text(self.b, spare, more=self.SLOW).replace("bake: 1s", "bake: 1h"))
+        chosen = self.wait_phase(cp, "baking", 2)["chosen"]
+        p = cp.cli("drain", "backend", spare.url, "--wait")
+        self.assertEqual(0, p.returncode, p.stdout + p.stderr)
+        self.assertEqual({"a", "b"}, {get(self.port, "/x").text for _ in range(40)})
+        r = self.rollout(cp)
+        self.assertEqual(("baking", 1, chosen, 4, 3), (r["phase"], r["step"], r["chosen"], r["revision"], r["baseRevision"]))
+        self.assertEqual(r["chosen"], self.on(dps, r["version"]))
+        p = cp.cli("undrain", "backend", spare.url)
+        self.assertEqual(0, p.returncode, p.stdout + p.stderr)
+        eventually(lambda: "spare" in {get(self.port, "/x").text for _ in range(20)}, "it is used again")
+        self.assertEqual(chosen, self.on(dps, cp.status()["version"]))
+
+    def test_too_little_traffic(self):
+        cp, dps = self.staged(self.text(self.a))
+        write(cp.config, self.text(self.b, more="onNoTraffic: pause"))
+        r = self.wait_phase(cp, "paused", 2)
+        self.assertIn("too few requests to judge step 1: 0 of 100", r["reason"])
+        self.steer(cp, "resume")
+        eventually(lambda: self.rollout(cp)["step"] == 2, "the next step")
+        self.wait_phase(cp, "paused", 2)
+        p = cp.cli("apply", str(cp.config), "--wait", "--timeout", "1s")
+        self.assertEqual(1, p.returncode)
+        self.assertIn("the roll-out is in step 2 of 3, paused: too few requests", p.stderr)
+        # These steps instead of those in the file: at once.
+        new = self.dir / "new.yaml"
+        new.write_text(self.text(self.a, self.b))
+        p = cp.cli("apply", str(new), "--steps", "100%", "--wait")
+        self.assertEqual(0, p.returncode, p.stdout + p.stderr)
+        self.assertNotIn("rollout", self.wait_applied(cp, dps))
+        p = cp.cli("apply", str(new), "--steps", "1,50%")
+        self.assertEqual(2, p.returncode)
+        self.assertIn("the last step must be 100%", p.stderr)
+
+
+class Restarts(Rollout):
+    def test_kill_9_in_the_middle(self):
+        cp, dps = self.staged(self.text(self.a))
+        old = cp.status()["version"]
+        watch = self.watch(dps)
+        with Load(self.port, {"/x": ["a", "b"]}) as load:
+            write(cp.config, self.text(self.b, more="onNoTraffic: continue, bake: 2s").replace("bake: 1s, ", ""))
+            self.wait_phase(cp, "baking", 2)
+            new, canary = cp.status()["version"], self.rollout(cp)["chosen"]
+            steps, kills = [], 6
+            for _ in range(kills):
+                time.sleep(random.random())  # what is shown is that the moment does not matter
+                cp.kill()
+                cp.start()
+                self.wait_control_plane(cp)
+                r = self.rollout(cp)
+                steps.append(r["step"])
+                self.assertEqual((2, 1, new), (r["revision"], r["baseRevision"], r["version"]))
+                self.assertLessEqual(set(canary), set(r["chosen"]))
+            self.wait_phase(cp, "done", within=120)
+            self.wait_applied(cp, dps)
+        self.assertEqual(sorted(steps), steps)
+        self.assert_no_failures(load)
+        for seen in watch.stop().values():
+            self.assertEqual([old, new], seen)
+        self.assertEqual("rolled out in 3 steps", json.loads(cp.cli("history", "-o", "json").stdout)["revisions"][0]["outcome"])
+        self.say("%d times kill -9, at steps %s" % (kills, steps))
+
+    def test_parked_until_it_changes(self):
+        cp, dps = self.staged(self.text(self.a))
+        bad = self.text(self.b, more="onNoTraffic: abort")
+        write(cp.config, bad)
+        self.wait_phase(cp, "aborted", 2)
+        self.wait_applied(cp, dps, after=2)
+
+        def refused():
+            status = cp.status()
+            self.assertEqual(("error", "aborted", 3), (status["config"]["lastLoad"], status["rollout"]["phase"], status["revision"]))
+            self.assertIn("parked", status["config"]["error"])
+            self.assertEqual({status["version"]}, {dp.version() for dp in dps})
+
+        refused()
+        write(cp.config, bad)  # the same text again is no change
+        self.assertEqual(1, cp.cli("status", "--wait").returncode)
+        cp.kill()
+        cp.start()
+        self.wait_control_plane(cp)
+        self.wait_applied(cp, dps)
+        refused()
+        # Somebody wants it.
+        p = cp.cli("apply", str(cp.config), "--wait")
+        self.assertEqual(1, p.returncode, p.stdout + p.stderr)
+        self.assertIn("the roll-out of revision 4 was aborted in step 1 of 3: too few requests to judge step 1", p.stderr)
+        self.wait_applied(cp, dps, after=4)
+        # Another text, and then this one, which has changed now.
+        write(cp.config, self.text(self.a, more="onNoTraffic: abort"))
+        eventually(lambda: cp.status()["config"]["lastLoad"] == "ok", "it is good again")
+        self.assertNotIn("rollout", cp.status())
+        write(cp.config, bad)
+        self.wait_phase(cp, "aborted", 6)
+
+    def test_a_file_that_has_changed_while_nobody_looked(self):
+        cp, dps = self.staged(self.text(self.a))
+        old = cp.status()["version"]
+        cp.kill()
+        write(cp.config, self.text(self.b, more="onNoTraffic: continue, bake: 1h").replace("bake: 1s, ", ""))
+        watch = self.watch(dps)
+        cp.start()
+        r = self.wait_phase(cp, "baking", 2)
+        self.assertEqual((1, 1), (r["step"], r["baseRevision"]))
+        # And once more, in the middle of it.
+        cp.kill()
+        write(cp.config, self.text(self.a, self.b, more="onNoTraffic: continue, bake: 1h").replace("bake: 1s, ", ""))
+        cp.start()
+        r3 = self.wait_phase(cp, "baking", 3)
+        self.assertEqual((3, 1, r["chosen"]), (r3["revision"], r3["baseRevision"], r3["chosen"]))
+        for id_, seen in watch.stop().items():
+            self.assertEqual([old, r["version"], r3["version"]] if [id_] == r["chosen"] else [old], seen)
+
+    def test_lost_and_damaged_states_are_said(self):
+        cp, dps = self.staged(self.text(self.a))
+        old = cp.status()["version"]
+        write(cp.config, self.text(self.b, more="onNoTraffic: continue, bake: 1h").replace("bake: 1s, ", ""))
+        chosen = self.wait_phase(cp, "baking", 2)["chosen"]
+        cp.kill()
+        state = self.dir / "state"
+        file, base = state / "rollout.json", sorted((state / "history").iterdir())[0]
+        text, kept = file.read_text(), base.read_bytes()
+        for damage, said in (
+            (lambda: file.write_text(text[: len(text) // 2]), "which keeps the roll-out, is damaged"),
+            (lambda: base.unlink(), "revision 1, which it can return to, is not in the history"),
+        ):
+            damage()
+            cp.start()
+            self.assertEqual(1, cp.wait())
+            self.assertIn(said, cp.log())
+            self.assertIn("remove", cp.log())
+            file.write_text(text)
+            base.write_bytes(kept)
+        for dp in dps:
+            self.assertEqual([dp.id] != chosen, dp.version() == old, "they stay as they are")
+        cp.start()
+        self.wait_control_plane(cp)
+        self.assertEqual(chosen, self.wait_phase(cp, "baking", 2)["chosen"])

@@ -216,8 +216,10 @@ func (w *waitFlags) drained(url string) goal {
 					"or the control plane was started again without --state-dir", url)}
 			}
 			n, known := count(s), len(s.GetDataplanes())
+			// During a roll-out it is drained in both tables, and who is no holder runs its own.
+			settled := n[applied] == known || rollingOut(s.GetRollout())
 			switch {
-			case len(d.GetHolders()) == 0 && n[applied] == known && known >= w.expect:
+			case len(d.GetHolders()) == 0 && settled && known >= w.expect:
 				return verdict{done: true}
 			case n[rejected] > 0 && len(d.GetHolders()) == n[rejected] && n[applied]+n[rejected] == known:
 				return verdict{true, fmt.Errorf("%s rejected version %s and may go on sending requests", outOf(n[rejected], known), short(s.GetVersion()))}

@@ -64,6 +64,8 @@ type goal struct {
 	judge func(*fleetv1.StatusResponse) verdict
 	// late says what was still missing at the end.
 	late func(*fleetv1.StatusResponse) error
+	// whole: a roll-out is waited for until its end.
+	whole bool
 }
 
 // applied is the goal that every data plane has applied a version, empty for whatever
@@ -73,6 +75,7 @@ func (w *waitFlags) applied(version string) goal {
 		request: &fleetv1.StatusRequest{},
 		judge:   func(s *fleetv1.StatusResponse) verdict { return w.judge(s, version) },
 		late:    func(s *fleetv1.StatusResponse) error { return w.timedOut(s, version) },
+		whole:   true,
 	}
 }
 
@@ -164,7 +167,7 @@ func (w *waitFlags) run(ctx context.Context, env *Env, r *remote, g goal, before
 				return s, v.err
 			}
 			progress.show(s)
-			if !w.given && advancing(s.GetRollout()) {
+			if g.whole && !w.given && advancing(s.GetRollout()) {
 				extend()
 			}
 		case !errors.Is(err, errUnreachable):

@@ -164,7 +164,7 @@ func (l *Loader) stage(c change, t *fleet.Table) (*stage, error) {
 	}
 	o := rollout.Options{Grace: l.opts.Grace, Started: first}
 	if l.going() {
-		o.Preferred = l.rollout.Chosen
+		o.Preferred, o.Known = l.rollout.Chosen, l.rollout.Known
 	}
 	plan := rollout.Plan{
 		Revision: t.Revision, BaseRevision: b.table.Revision, Version: t.Version, BaseVersion: b.table.Version,

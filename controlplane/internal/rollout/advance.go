@@ -324,9 +324,12 @@ func (r *Rollout) order(a, b DataPlane) int {
 	return cmp.Or(
 		cmp.Compare(rank(r.canary(a)), rank(r.canary(b))),
 		cmp.Compare(rank(r.opts.Preferred[a.ID]), rank(r.opts.Preferred[b.ID])),
-		cmp.Compare(digest(a.ID), digest(b.ID)),
-		strings.Compare(a.ID, b.ID),
+		byDigest(a.ID, b.ID),
 	)
+}
+
+func byDigest(a, b string) int {
+	return cmp.Or(cmp.Compare(digest(a), digest(b)), strings.Compare(a, b))
 }
 
 func rank(first bool) int {

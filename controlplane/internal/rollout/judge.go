@@ -14,10 +14,9 @@ const (
 	// sure is how many standard errors a difference must be beyond its limit to abort
 	// before the bake is over: chance alone does that twice in a hundred looks.
 	sure = 2
-	// leastSlower is by how much the 99th percentile must be longer, and fewestSlow how
-	// many requests must have taken longer than the limit: less is noise.
+	// leastSlower is by how much the 99th percentile must be longer at least: less is
+	// noise.
 	leastSlower = 5 * time.Millisecond
-	fewestSlow  = 3
 )
 
 // windows is what some data planes have done since some moment.
@@ -78,7 +77,7 @@ func (r *Rollout) tooFew() string {
 }
 
 // judge returns why the change is to be taken back for what its data planes have done,
-// or "". Before the end of the bake the difference must be clear.
+// or "". Before the end of the bake a difference must be clear.
 func (r *Rollout) judge(end bool) string {
 	on, off := r.onNew.sum(), r.reference()
 	if on.Requests < uint64(r.Settings.MinRequests) {
@@ -90,7 +89,7 @@ func (r *Rollout) judge(end bool) string {
 	if off.Requests < uint64(r.Settings.MinRequests) {
 		return "" // of few requests any can be the slowest
 	}
-	return r.slower(on, off, end)
+	return r.slower(on, off)
 }
 
 // errors compares the rates of server errors.
@@ -107,16 +106,14 @@ func (r *Rollout) errors(on, off traffic.Counters, end bool) string {
 		100*p, on.Requests, 100*q, off.Requests, r.Settings.AbortOn.ErrorRate)
 }
 
-// slower compares the 99th percentiles of the durations.
-func (r *Rollout) slower(on, off traffic.Counters, end bool) string {
+// slower compares the 99th percentiles of the durations. A few requests decide about
+// them, so the difference must be clear at any time.
+func (r *Rollout) slower(on, off traffic.Counters) string {
 	limit := time.Duration(r.Settings.AbortOn.LatencyP99 * float64(off.P99()))
 	limit = max(limit, off.P99()+leastSlower)
 	slow := above(on, limit)
-	part, margin := slow/float64(on.Requests), 0.0
-	if !end {
-		margin = sure * math.Sqrt(variance(part, on.Requests))
-	}
-	if slow < fewestSlow || part-margin <= 0.01 {
+	part := slow / float64(on.Requests)
+	if part-sure*math.Sqrt(variance(part, on.Requests)) <= 0.01 {
 		return ""
 	}
 	return fmt.Sprintf("99%% of %d requests with it took up to %s, %s without; the limit is %g times as much",

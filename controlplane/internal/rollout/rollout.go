@@ -131,8 +131,10 @@ type Options struct {
 	// Preferred are the ids that are chosen before others: of those that run the change
 	// whose place this one takes.
 	Preferred map[string]bool
-	// Started: the control plane was just started, and the data planes are still to come.
+	// Started: the control plane was just started, and the data planes are still to
+	// come; Known is how many there were, 0 when that is not known.
 	Started bool
+	Known   int
 }
 
 // New returns the roll-out of a plan.
@@ -140,7 +142,21 @@ func New(p Plan, o Options, now time.Time) *Rollout {
 	r := newRollout(o, now)
 	r.State = State{Plan: p, Phase: Applying, Chosen: map[string]bool{}, StartedAt: now}
 	r.note(now, "revision %d begins, from revision %d", p.Revision, p.BaseRevision)
+	if o.Started {
+		r.inherit()
+	}
 	return r
+}
+
+// inherit chooses data planes that are still to come: those that run the change whose
+// place this one takes would be told to run the base, if they came before the step.
+func (r *Rollout) inherit() {
+	r.before = r.opts.Known
+	ids := slices.SortedFunc(maps.Keys(r.opts.Preferred), byDigest)
+	for _, id := range ids[:min(len(ids), r.Settings.Steps[0].Of(r.opts.Known))] {
+		r.Chosen[id] = true
+	}
+	r.expected = maps.Clone(r.Chosen)
 }
 
 func newRollout(o Options, now time.Time) *Rollout {
