@@ -23,6 +23,7 @@ func main() {
 		Stderr:  os.Stderr,
 		NoColor: os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb",
 		Getenv:  os.Getenv,
+		Author:  cli.Author(),
 		Build:   build(),
 		Serve:   serveUntilSignal,
 	}, os.Args[1:])

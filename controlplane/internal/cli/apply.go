@@ -40,6 +40,7 @@ func setUpApply(env *Env, flags *pflag.FlagSet) func(context.Context, []string) 
 	force := flags.Bool("force", false, "accept that most endpoints, or all, are dropped")
 	yes := flags.BoolP("yes", "y", false, "apply without asking, also on a terminal")
 	steps := flags.StringSlice("steps", nil, "roll it out in these `steps`, such as 1,25%,100%, and not in those of CONFIG; 100%: at once")
+	message := flags.StringP("message", "m", "", "why, for the history; a `text`")
 	w.flags(flags)
 	return func(ctx context.Context, args []string) error {
 		file, err := oneFile(args)
@@ -62,7 +63,9 @@ func setUpApply(env *Env, flags *pflag.FlagSet) func(context.Context, []string) 
 			return err
 		}
 		defer r.close()
-		request := &fleetv1.ApplyRequest{Name: name, Config: data, Force: *force, Steps: *steps}
+		request := &fleetv1.ApplyRequest{
+			Name: name, Config: data, Force: *force, Steps: *steps, Author: env.Author, Message: *message,
+		}
 		if output == "table" {
 			if err := consent(ctx, env, &r, request, *yes); err != nil {
 				return err
@@ -88,12 +91,9 @@ type applyResult struct {
 }
 
 func apply(ctx context.Context, env *Env, r *remote, w *waitFlags, output outputFormat, request *fleetv1.ApplyRequest) error {
-	var before *fleetv1.StatusResponse
-	if w.wait {
-		var err error
-		if before, err = r.status(ctx, &fleetv1.StatusRequest{}); err != nil {
-			return err
-		}
+	before, err := w.before(ctx, r)
+	if err != nil {
+		return err
 	}
 	limit, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
@@ -124,14 +124,19 @@ func apply(ctx context.Context, env *Env, r *remote, w *waitFlags, output output
 		}
 		fmt.Fprintf(env.Stdout, "%s: revision %d (version %s) %s\n", request.GetName(), answer.GetRevision(), short(answer.GetVersion()), outcome)
 	}
+	return conclude(ctx, env, r, w, output, result, before)
+}
+
+// conclude waits for the fleet after a change, if that is wanted, and prints what is
+// left to print. before is a status from before the change.
+func conclude(ctx context.Context, env *Env, r *remote, w *waitFlags, output outputFormat, result applyResult, before *fleetv1.StatusResponse) error {
 	if !w.wait {
 		if output == "json" {
 			return result.print(env, nil)
 		}
 		return nil
 	}
-
-	s, err := w.run(ctx, env, r, w.applied(answer.GetVersion()), before)
+	s, err := w.run(ctx, env, r, w.applied(result.Version), before)
 	if output == "json" {
 		success := err == nil
 		result.Applied = &success

@@ -31,6 +31,8 @@ type Env struct {
 	NoColor bool
 	// Getenv returns environment variables; nil: there are none.
 	Getenv func(string) string
+	// Author is who gives the command, for the history.
+	Author string
 	// Build is the program's version.
 	Build string
 	// Serve runs a control plane until the context ends.
@@ -77,7 +79,8 @@ type command struct {
 }
 
 // commands in the order of the help. The first is the default.
-var commands = []*command{serveCommand, validateCommand, explainCommand, statusCommand, topCommand, planCommand, applyCommand, rolloutCommand, drainCommand, undrainCommand, certsCommand}
+var commands = []*command{serveCommand, validateCommand, explainCommand, statusCommand, topCommand, planCommand, applyCommand,
+	rolloutCommand, historyCommand, showCommand, diffCommand, rollbackCommand, drainCommand, undrainCommand, certsCommand}
 
 // Run executes a command line and returns the exit status: 0 for success or a
 // clean stop, 1 for a failure, 2 for wrong usage, 3 for a plan that loses traffic.

@@ -90,7 +90,7 @@ func runWith(t *testing.T, ctx context.Context, stdin string, args ...string) re
 	t.Helper()
 	var stdout, stderr buffer
 	env := cli.Env{
-		Stdin: strings.NewReader(stdin), Stdout: &stdout, Stderr: &stderr, Build: "test",
+		Stdin: strings.NewReader(stdin), Stdout: &stdout, Stderr: &stderr, Author: "ann@host", Build: "test",
 		Serve: serve.Run,
 	}
 	code := cli.Run(ctx, env, args)
@@ -287,7 +287,7 @@ func TestUsage(t *testing.T) {
 		{"--admin nonsense x.yaml", 2, "", "host:port"},
 		{"--admin 127.0.0.1:http x.yaml", 2, "", "not a number from 0 to 65535"},
 		{"status --server 127.0.0.1:x", 2, "", "not a number from 0 to 65535"},
-		{"validat x.yaml", 2, "", "the commands are serve, validate, explain, status, top, plan, apply, rollout, drain, undrain, certs"},
+		{"validat x.yaml", 2, "", "the commands are serve, validate, explain, status, top, plan, apply, rollout, history, show, diff, rollback, drain, undrain, certs"},
 		{"help", 0, "explain", ""},
 		{"help status", 0, "--expect", ""},
 		{"help nonsense", 2, "", `"nonsense" is no command`},

@@ -124,12 +124,9 @@ type blocker struct {
 
 // drain drains a backend, or takes it back, and waits if that is wanted.
 func drain(ctx context.Context, env *Env, r *remote, w *waitFlags, output outputFormat, request *fleetv1.DrainRequest) error {
-	var before *fleetv1.StatusResponse
-	if w.wait {
-		var err error
-		if before, err = r.status(ctx, &fleetv1.StatusRequest{}); err != nil {
-			return err
-		}
+	before, err := w.before(ctx, r)
+	if err != nil {
+		return err
 	}
 	limit, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()

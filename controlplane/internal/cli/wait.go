@@ -56,6 +56,14 @@ func (w *waitFlags) check(f *pflag.FlagSet) error {
 	return nil
 }
 
+// before returns the status before a change that is to be waited for, else nil.
+func (w *waitFlags) before(ctx context.Context, r *remote) (*fleetv1.StatusResponse, error) {
+	if !w.wait {
+		return nil, nil
+	}
+	return r.status(ctx, &fleetv1.StatusRequest{})
+}
+
 // goal is what is waited for.
 type goal struct {
 	// request is what is asked again and again.

@@ -187,7 +187,10 @@ func (s *Service) Rollback(ctx context.Context, r *fleetv1.RollbackRequest) (*fl
 		s.log.Warn("rollback refused", "revision", r.GetRevision(), "problems", len(problems), "first", problems[0])
 		return &fleetv1.RollbackResponse{Problems: problems}, nil
 	}
-	return &fleetv1.RollbackResponse{Version: t.Version, Revision: t.Revision, Changed: changed, Kept: s.loader.History().Kept()}, nil
+	return &fleetv1.RollbackResponse{
+		Version: t.Version, Revision: t.Revision, Changed: changed, Kept: s.loader.History().Kept(),
+		RollingOut: s.loader.RollingOut(t),
+	}, nil
 }
 
 // signed returns who makes a change: the name in the certificate of the caller, or

@@ -96,3 +96,6 @@ func (h History) JSON() []byte { return document(h) }
 
 // JSON returns the document.
 func (d Diff) JSON() []byte { return document(d) }
+
+// JSON returns the document.
+func (r Revision) JSON() []byte { return document(r) }

@@ -1,0 +1,87 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	fleetv1 "reverseproxy/proto/fleet/v1"
+)
+
+var rollbackCommand = &command{
+	name:    "rollback",
+	args:    "REV",
+	summary: "Make the text of an earlier revision the running configuration again, as a new revision",
+	more: `
+The text is checked by the rules of today, and replaces the content of the file that
+the control plane watches, so that file and fleet agree. Drained backends stay drained.
+To see what it would change, controlplane diff REV says it the other way round.`,
+	setUp: setUpRollback,
+}
+
+func setUpRollback(env *Env, flags *pflag.FlagSet) func(context.Context, []string) error {
+	var r remote
+	var w waitFlags
+	output := outputFormat("table")
+	r.flags(env, flags)
+	flags.VarP(&output, "output", "o", "for people or for scripts")
+	force := flags.Bool("force", false, "accept that most endpoints, or all, are dropped")
+	message := flags.StringP("message", "m", "", "why, for the history; a `text`")
+	w.flags(flags)
+	return func(ctx context.Context, args []string) error {
+		if len(args) != 1 {
+			return usagef("one REV is expected: the number of a revision, such as 42")
+		}
+		revision, err := revisionIn(args[0])
+		if err != nil {
+			return err
+		}
+		if err := w.check(flags); err != nil {
+			return err
+		}
+		if err := r.dial(); err != nil {
+			return err
+		}
+		defer r.close()
+		return rollback(ctx, env, &r, &w, output, &fleetv1.RollbackRequest{
+			Revision: revision, Author: env.Author, Message: *message, Force: *force,
+		})
+	}
+}
+
+func rollback(ctx context.Context, env *Env, r *remote, w *waitFlags, output outputFormat, request *fleetv1.RollbackRequest) error {
+	before, err := w.before(ctx, r)
+	if err != nil {
+		return err
+	}
+	limit, cancel := context.WithTimeout(ctx, applyTimeout)
+	defer cancel()
+	answer, err := r.fleet.Rollback(limit, request)
+	if err != nil {
+		return r.explainError(err)
+	}
+	result := applyResult{
+		Version: answer.GetVersion(), Revision: answer.GetRevision(), Changed: answer.GetChanged(),
+		Problems: append([]string{}, answer.GetProblems()...), RollingOut: answer.GetRollingOut(),
+	}
+	if len(result.Problems) > 0 {
+		if output == "json" {
+			return result.print(env, errReported)
+		}
+		fmt.Fprintln(env.Stderr, strings.Join(result.Problems, "\n"))
+		return fmt.Errorf("the text of revision %d was refused; nothing has changed", request.GetRevision())
+	}
+	if output == "table" {
+		outcome := "is the running configuration again, as"
+		switch {
+		case !result.Changed:
+			outcome = "means the same as the running configuration,"
+		case result.RollingOut:
+			outcome = "is rolled out in steps (see controlplane rollout status), as"
+		}
+		fmt.Fprintf(env.Stdout, "revision %d %s revision %d (version %s)\n", request.GetRevision(), outcome, result.Revision, short(result.Version))
+	}
+	return conclude(ctx, env, r, w, output, result, before)
+}
