@@ -83,7 +83,13 @@ func Load(p Paths, role Role, log *slog.Logger) (*Certificates, error) {
 		return nil, err
 	}
 	c.current.Store(m)
+	c.say("certificates loaded", m)
 	return c, nil
+}
+
+// say logs that material is in use from now on.
+func (c *Certificates) say(message string, m *material) {
+	c.log.Info(message, "certificate", c.paths.Cert, "identity", m.identity.String(), "expires", m.own.Leaf.NotAfter.UTC().Format(time.RFC3339))
 }
 
 // Identity returns whose the certificate is that is presented now.
@@ -151,7 +157,7 @@ func (c *Certificates) replace(found files) bool {
 		return false
 	}
 	c.current.Store(m)
-	c.log.Info("certificates replaced", "identity", m.identity.String(), "expires", m.own.Leaf.NotAfter.UTC().Format(time.RFC3339))
+	c.say("certificates replaced", m)
 	return true
 }
 

@@ -43,11 +43,19 @@ type server struct {
 // ServerHandshake implements credentials.TransportCredentials.
 func (s *server) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := s.TransportCredentials.ServerHandshake(raw)
-	if err != nil && !errors.Is(err, io.EOF) { // whoever only looks whether somebody listens is not refused
+	if err != nil && !left(err) {
 		err = s.certificates.explainToServer(err)
 		s.refused(raw.RemoteAddr(), err)
 	}
 	return conn, info, err
+}
+
+// left reports whether a client is gone without a word, or says nothing: whoever only
+// looks whether somebody listens is not refused.
+func left(err error) bool {
+	_, said := alertOf(err)
+	var network *net.OpError
+	return !said && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &network))
 }
 
 // Clone implements credentials.TransportCredentials.

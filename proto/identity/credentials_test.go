@@ -269,11 +269,16 @@ func TestAConnectionWithoutAWordIsNotRefused(t *testing.T) {
 	ca := identitytest.NewCA(t, "the CA")
 	server := load(t, ca.Files(t, plane, nil))
 	l := listen(t, server)
-	conn, err := net.Dial("tcp", l.address)
-	if err != nil {
-		t.Fatal(err)
+	for _, linger := range []int{-1, 0} { // with a FIN, with a RST
+		conn, err := net.Dial("tcp", l.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.(*net.TCPConn).SetLinger(linger); err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
 	}
-	conn.Close()
 	client := load(t, ca.Files(t, edge, nil))
 	if err := call(t, l.address, client, edge.Name); err != nil { // by then the other has been seen, too
 		t.Fatal(err)
@@ -457,17 +462,17 @@ func TestFilesAreGivenTimeAndErrorsAreLoggedOnce(t *testing.T) {
 		time.Sleep(time.Second)
 		identitytest.Write(t, p.CA, ca.PEM)
 		time.Sleep(time.Minute)
-		if log.String() != "" {
-			t.Errorf("logged %s", log)
+		if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "certificates loaded") {
+			t.Errorf("logged %s", got)
 		}
 		identitytest.Write(t, p.CA, ca.PEM[:100])
 		time.Sleep(time.Hour)
-		if got := strings.Count(log.String(), "\n"); got != 1 {
-			t.Errorf("%d lines about one error:\n%s", got, log)
+		if got := strings.Count(log.String(), "\n"); got != 2 {
+			t.Errorf("%d lines about one error:\n%s", got-1, log)
 		}
 		identitytest.Write(t, p.CA, ca.PEM)
 		time.Sleep(time.Minute)
-		if got := log.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "certificates replaced") {
+		if got := log.String(); strings.Count(got, "\n") != 3 || !strings.Contains(got, "certificates replaced") {
 			t.Errorf("after the end of the error:\n%s", got)
 		}
 		cancel()

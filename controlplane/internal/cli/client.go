@@ -154,7 +154,10 @@ func (r *remote) explainError(err error) error {
 	s := status.Convert(err)
 	switch s.Code() {
 	case codes.Unavailable:
-		if trouble := r.creds.Trouble(); trouble != nil {
+		switch trouble := r.creds.Trouble(); {
+		case trouble != nil && r.tls.Given(): // waiting does not help
+			return fmt.Errorf("control plane at %s: %w", r.server, trouble)
+		case trouble != nil:
 			return unreachableError(fmt.Sprintf("control plane at %s: %v", r.server, trouble))
 		}
 		return unreachableError(fmt.Sprintf("no control plane can be reached at %s (%s); is it running? --server names another one", r.server, cause(s.Message())))

@@ -52,6 +52,10 @@ func TestTLS(t *testing.T) {
 			"control plane at " + c.server + `: the certificate of control plane main is from "the CA", which is none of the CAs in `,
 		},
 		{
+			"waiting for what does not come", in(stranger), []string{"status", "--server", c.server, "--wait", "--timeout", "10m"}, 1, "",
+			`the certificate of control plane main is from "the CA", which is none of the CAs in `,
+		},
+		{
 			"an unknown CA", nil, []string{"status", "--server", c.server, "--tls-ca", alice.CA, "--tls-cert", stranger.Cert, "--tls-key", stranger.Key}, 1, "",
 			"control plane at " + c.server + ": the control plane refuses the certificate in " + stranger.Cert,
 		},
