@@ -1367,7 +1367,9 @@ type BackendRequest struct {
 	// Request line, such as "GET /index-proxied HTTP/1.1".
 	RequestLine string `protobuf:"bytes,3,opt,name=request_line,json=requestLine,proto3" json:"request_line,omitempty"`
 	// Host field.
-	Host          string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
+	Host string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
+	// Whether it was drained with Drain, so that it has weight 0 whatever the text says.
+	Draining      bool `protobuf:"varint,5,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1428,6 +1430,13 @@ func (x *BackendRequest) GetHost() string {
 		return x.Host
 	}
 	return ""
+}
+
+func (x *BackendRequest) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
 }
 
 // Mismatch is why an endpoint does not take a request.
@@ -3664,12 +3673,13 @@ const file_fleet_v1_fleet_proto_rawDesc = "" +
 	"mismatches\x12-\n" +
 	"\x12mismatches_omitted\x18\x05 \x01(\rR\x11mismatchesOmitted\x12\x14\n" +
 	"\x05allow\x18\x06 \x03(\tR\x05allow\x12\x1a\n" +
-	"\bsettings\x18\a \x03(\tR\bsettings\"q\n" +
+	"\bsettings\x18\a \x03(\tR\bsettings\"\x8d\x01\n" +
 	"\x0eBackendRequest\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x16\n" +
 	"\x06weight\x18\x02 \x01(\rR\x06weight\x12!\n" +
 	"\frequest_line\x18\x03 \x01(\tR\vrequestLine\x12\x12\n" +
-	"\x04host\x18\x04 \x01(\tR\x04host\">\n" +
+	"\x04host\x18\x04 \x01(\tR\x04host\x12\x1a\n" +
+	"\bdraining\x18\x05 \x01(\bR\bdraining\">\n" +
 	"\bMismatch\x12\x1a\n" +
 	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"U\n" +
