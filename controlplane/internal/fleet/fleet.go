@@ -198,6 +198,7 @@ func (f *Fleet) connect(h *routetablev1.Hello, peer string) (*session, error) {
 	}
 	s.toldLive = f.live // its first heartbeat asks
 	f.adopt(s)
+	f.keep(s)
 	if len(f.drained) > 0 {
 		s.ask(false)
 	}

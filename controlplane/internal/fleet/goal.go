@@ -9,8 +9,7 @@ type Goal struct {
 	Table *Table
 	// Base is what data planes run that are not chosen yet; nil: all are.
 	Base *Table
-	// Chosen are the ids of those that run Table although there is a Base. One that runs
-	// it already keeps it anyway: nobody's table changes only to change back.
+	// Chosen are the ids of those that run Table although there is a Base.
 	Chosen map[string]bool
 
 	// since is when the step of a roll-out began; zero when there was none.
@@ -26,7 +25,7 @@ func (g *Goal) Superseded() <-chan struct{} { return g.superseded }
 
 // of returns the table that the session's data plane is to run.
 func (g *Goal) of(s *session) *Table {
-	if g.Base == nil || g.Chosen[s.id] || s.version == g.Table.Version {
+	if g.Base == nil || g.Chosen[s.id] {
 		return g.Table
 	}
 	return g.Base

@@ -1,9 +1,17 @@
 package fleet
 
+import (
+	"maps"
+	"slices"
+)
+
 // Stage makes a step of a roll-out the goal: the chosen data planes, by id, are to run
 // the table, the others the base. One that connects later gets the base unless it is
 // chosen. The step lasts until Choose, another Stage, or Publish, which is for every
-// data plane. The map is not changed any more.
+// data plane.
+//
+// One that runs the table already counts as chosen: nobody's table changes only to
+// change back.
 //
 // The table has a higher revision than the base: no data plane that runs the base
 // seems to come from a control plane that knows more than this one then.
@@ -17,14 +25,13 @@ func (f *Fleet) Stage(t, base *Table, chosen map[string]bool) *Goal {
 	if t.Revision < least {
 		t = t.withRevision(least)
 	}
-	g := &Goal{Table: t, Base: base, Chosen: chosen, since: f.opts.Now(), superseded: make(chan struct{})}
+	g := &Goal{Table: t, Base: base, Chosen: f.keeping(chosen, t), since: f.opts.Now(), superseded: make(chan struct{})}
 	f.aim(g)
 	return g
 }
 
 // Choose goes on with the step of a roll-out, if there is one: these data planes are to
-// run the table, or, with all, every one is, whenever it connects. The map is not
-// changed any more.
+// run the table, or, with all, every one is, whenever it connects.
 func (f *Fleet) Choose(chosen map[string]bool, all bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -32,9 +39,34 @@ func (f *Fleet) Choose(chosen map[string]bool, all bool) {
 	if g.Base == nil {
 		return
 	}
-	g.Chosen, g.since, g.superseded = chosen, f.opts.Now(), make(chan struct{})
+	g.Chosen, g.since, g.superseded = f.keeping(chosen, g.Table), f.opts.Now(), make(chan struct{})
 	if all {
 		g.Base, g.Chosen = nil, nil
 	}
 	f.aim(&g)
+}
+
+// keeping returns the chosen ids and those of the data planes that run the table. f.mu is
+// held.
+func (f *Fleet) keeping(chosen map[string]bool, t *Table) map[string]bool {
+	all := maps.Clone(chosen)
+	if all == nil {
+		all = map[string]bool{}
+	}
+	for id, sessions := range f.sessions {
+		if slices.ContainsFunc(sessions, func(s *session) bool { return s.connected && s.version == t.Version }) {
+			all[id] = true
+		}
+	}
+	return all
+}
+
+// keep makes the session one of the chosen if it runs the table of a roll-out. f.mu is
+// held.
+func (f *Fleet) keep(s *session) {
+	if g := f.goal.Load(); g != nil && g.Base != nil && !g.Chosen[s.id] && s.version == g.Table.Version {
+		next := *g
+		next.Chosen, next.superseded = f.keeping(g.Chosen, g.Table), make(chan struct{})
+		f.aim(&next)
+	}
 }

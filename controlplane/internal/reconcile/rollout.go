@@ -220,8 +220,10 @@ func (l *Loader) table(c change, drained map[string]bool, revision uint64) (*fle
 func (l *Loader) begin(s *stage, t *fleet.Table) {
 	l.supersede(fmt.Sprintf("superseded by revision %d", t.Revision), s.rollout)
 	l.rollout, l.base = s.rollout, s.base
-	l.fleet.Stage(t, s.base.table, maps.Clone(s.rollout.Chosen))
-	l.fleet.Choose(maps.Clone(s.rollout.Chosen), s.rollout.Everybody())
+	l.fleet.Stage(t, s.base.table, s.rollout.Chosen)
+	if s.rollout.Everybody() {
+		l.fleet.Choose(nil, true)
+	}
 	l.numbered()
 	l.opts.Log.Info("roll-out begins or goes on", "revision", t.Revision, "base", s.base.table.Revision, "step", s.rollout.Step+1)
 	l.showRollout()
@@ -321,7 +323,7 @@ func (l *Loader) follow(moved bool) {
 		l.base = nil
 	}
 	if g := l.fleet.Goal(); g.Base != nil && (r.Everybody() || !maps.Equal(g.Chosen, r.Chosen)) {
-		l.fleet.Choose(maps.Clone(r.Chosen), r.Everybody())
+		l.fleet.Choose(r.Chosen, r.Everybody())
 	}
 }
 
@@ -386,8 +388,10 @@ func (l *Loader) drainStaged(c change) (*fleet.Table, bool, error) {
 	r := l.rollout
 	r.Renumber(t.Revision, before.Revision, t.Version, before.Version)
 	l.logKept(l.keepRollout(r))
-	goal := l.fleet.Stage(t, before, maps.Clone(r.Chosen))
-	l.fleet.Choose(goal.Chosen, r.Everybody())
+	goal := l.fleet.Stage(t, before, r.Chosen)
+	if r.Everybody() {
+		l.fleet.Choose(nil, true)
+	}
 	l.content, l.drained = c.content, c.drained
 	l.tellDrained()
 	l.showRollout()
