@@ -22,6 +22,7 @@ import (
 	"reverseproxy/dataplane/internal/backend"
 	"reverseproxy/dataplane/internal/health"
 	"reverseproxy/dataplane/internal/loop"
+	"reverseproxy/dataplane/internal/loop/socket"
 	"reverseproxy/dataplane/internal/metrics"
 	"reverseproxy/dataplane/internal/resolve"
 	"reverseproxy/dataplane/internal/sample"
@@ -93,6 +94,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 		Open: func(address string, port uint16) (activate.Listener, error) {
 			return proxy.Open(address, port)
 		},
+		Reserve:   socket.Reserve,
 		AccessLog: writer, Live: live, State: state, Log: log,
 	})
 	subscriber := subscribe.New(subscribe.Options{

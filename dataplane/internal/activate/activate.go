@@ -1,7 +1,8 @@
 // Package activate owns the one route table in force and the listener that
 // serves it. A wire table and what is claimed about it go in (from the stream or
 // from disk, by package subscribe); out comes either a data plane that serves
-// it, or an error and a data plane in which nothing has changed. Readiness,
+// it, or an error and a data plane in which nothing has changed. One more table may
+// be prepared, to be put in force at a word. Readiness,
 // /config and the metrics about the configuration read what is in force here;
 // the request path sees only the table.Live pointer.
 package activate
@@ -9,6 +10,7 @@ package activate
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"runtime/debug"
@@ -66,6 +68,8 @@ type Options struct {
 	AdminPort uint16
 	// Open opens a listener beside any others on the same port.
 	Open func(address string, port uint16) (Listener, error)
+	// Reserve keeps a port for Open, until it is closed. Nobody can connect to it.
+	Reserve func(address string, port uint16) (io.Closer, error)
 	// AccessLog follows the table in force; nil: there is none.
 	AccessLog AccessLog
 	// Live is where the table in force is stored for the request path.
@@ -94,6 +98,7 @@ type Activator struct {
 	mu       sync.Mutex // held for a whole activation
 	listener Listener
 	port     uint16 // that listener has been opened with
+	prepared *prepared
 
 	inForce  atomic.Pointer[InForce] // written under mu
 	draining atomic.Bool
@@ -166,6 +171,7 @@ func (a *Activator) activate(encoded []byte, version string, revision uint64, so
 		a.confirm(before, revision, source)
 		return true, nil
 	}
+	a.discard() // it was made before this one, and cannot come into force after it
 	t, err := a.compile(encoded, version, revision)
 	if err != nil {
 		return false, err
@@ -181,6 +187,13 @@ func (a *Activator) activate(encoded []byte, version string, revision uint64, so
 	// From here on nothing can fail.
 	t.Warm(a.o.Live.Load())
 	a.o.Live.Store(t)
+	a.follow(t, next, revision, source)
+	return true, nil
+}
+
+// follow has everything follow the table that is live now: the access log, the
+// listener, if it needs another one, and what outlives tables.
+func (a *Activator) follow(t *table.Table, next Listener, revision uint64, source Source) {
 	if a.o.AccessLog != nil {
 		a.o.AccessLog.Follow(logPath(t))
 	}
@@ -197,9 +210,8 @@ func (a *Activator) activate(encoded []byte, version string, revision uint64, so
 	f := &InForce{Table: t, Revision: revision, Source: source, Address: a.listener.Addr().String(), AppliedAt: time.Now()}
 	a.inForce.Store(f)
 	a.o.State.Retain(t)
-	a.o.Log.Info("serving", "address", f.Address, "version", version, "revision", revision,
+	a.o.Log.Info("serving", "address", f.Address, "version", t.Version, "revision", revision,
 		"source", source, "endpoints", t.Len())
-	return true, nil
 }
 
 // compile turns a wire table into one that can serve.
@@ -218,22 +230,36 @@ func (a *Activator) compile(encoded []byte, version string, revision uint64) (t 
 
 // open returns a new listener when t needs another one than the open one.
 func (a *Activator) open(t *table.Table) (Listener, error) {
-	if a.draining.Load() {
-		return nil, ErrDraining
-	}
-	port := a.portOf(t)
-	if a.listener != nil && port == a.port {
-		return nil, nil
-	}
-	if port == a.o.AdminPort {
-		return nil, &routetable.Problem{Path: "port", Message: fmt.Sprintf(
-			"%d is the port of the data plane's own admin server; choose another one here or with its flag --admin", port)}
+	port, needed, err := a.needs(t)
+	if err != nil || !needed {
+		return nil, err
 	}
 	l, err := a.o.Open(a.o.Address, port)
 	if err != nil {
-		return nil, &listenError{routetable.Problem{Path: "port", Message: fmt.Sprintf("%d cannot be opened: %v", port, err)}}
+		return nil, cannotOpen(port, err)
 	}
 	return l, nil
+}
+
+// needs returns the port of t, and whether another listener is needed for it than the
+// open one.
+func (a *Activator) needs(t *table.Table) (port uint16, needed bool, err error) {
+	if a.draining.Load() {
+		return 0, false, ErrDraining
+	}
+	port = a.portOf(t)
+	if a.listener != nil && port == a.port {
+		return port, false, nil
+	}
+	if port == a.o.AdminPort {
+		return 0, false, &routetable.Problem{Path: "port", Message: fmt.Sprintf(
+			"%d is the port of the data plane's own admin server; choose another one here or with its flag --admin", port)}
+	}
+	return port, true, nil
+}
+
+func cannotOpen(port uint16, err error) error {
+	return &listenError{routetable.Problem{Path: "port", Message: fmt.Sprintf("%d cannot be opened: %v", port, err)}}
 }
 
 // checkLog refuses a table that moves the access log to where it cannot be

@@ -32,17 +32,20 @@ type task struct {
 	refused  error
 }
 
-// submit hands a task to the applying goroutine. It never waits: the newest
-// task replaces one that has not begun. Only the reading goroutine calls it.
-func (s *Subscriber) submit(t task) {
+// submit hands a task to the applying goroutine: put replaces one that has not begun.
+func (s *Subscriber) submit(t task) { put(s.tasks, t) }
+
+// put puts the newest into a slot, in place of what is there. It never waits. Only one
+// goroutine puts things into a slot.
+func put[T any](slot chan T, newest T) {
 	for {
 		select {
-		case s.tasks <- t:
+		case slot <- newest:
 			return
 		default:
 		}
 		select {
-		case <-s.tasks:
+		case <-slot:
 		default:
 		}
 	}
@@ -100,6 +103,9 @@ func (s *Subscriber) applyTasks(ctx context.Context) {
 		case t := <-s.tasks:
 			s.savePlace() // what is reported as applied starts again like this
 			s.apply(t)
+		case h := <-s.holds:
+			s.savePlace()
+			s.hold(h)
 		case <-again.C:
 			s.savePlace()
 			if s.unsaved != nil {
@@ -128,6 +134,7 @@ func (s *Subscriber) apply(t task) {
 
 // decide puts the table of the task in force or refuses it.
 func (s *Subscriber) decide(t task) {
+	s.drop() // it was for when this would not come
 	again := s.waiting != nil && s.waiting.offer == t.offer
 	err := s.putInForce(&t)
 	var unusable *unusableDelta
@@ -154,11 +161,14 @@ func (s *Subscriber) decide(t task) {
 			level = slog.LevelDebug // sent again and again, it is still one refusal
 		}
 		s.o.Log.Log(context.Background(), level, "route table rejected", "version", t.version, "revision", t.revision, "source", t.source, "error", err)
-		t.report(&routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Rejected{Rejected: &routetablev1.Rejected{
-			Version: t.version, Revision: t.revision, Problems: problems(err),
-		}}})
+		t.report(rejected(t, err))
 		return
 	}
+	s.applied(t)
+}
+
+// applied takes note that the table of the task is in force, and reports it.
+func (s *Subscriber) applied(t task) {
 	s.waiting, s.refused = nil, ""
 	t.settle()
 	if t.source == activate.Stream {
@@ -167,6 +177,13 @@ func (s *Subscriber) decide(t task) {
 	t.report(&routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Applied{Applied: &routetablev1.Applied{
 		Version: t.version, Revision: t.revision,
 	}}})
+}
+
+// rejected is the report that the table of a task is refused.
+func rejected(t task, err error) *routetablev1.SubscribeRequest {
+	return &routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Rejected{Rejected: &routetablev1.Rejected{
+		Version: t.version, Revision: t.revision, Problems: problems(err),
+	}}}
 }
 
 // confirm takes note that the version in force is the desired one.

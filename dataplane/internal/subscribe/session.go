@@ -229,12 +229,18 @@ func (x *session) receive(address string) error {
 			var refused *refusal
 			switch {
 			case errors.As(err, &refused):
-				x.s.submit(task{session: x, version: refused.version, revision: refused.revision, refused: refused})
+				x.take(task{session: x, version: refused.version, revision: refused.revision, refused: refused}, m.Chunk.GetHold())
 			case err != nil:
 				return err
 			case o != nil:
-				x.s.submit(task{session: x, version: o.version, revision: o.revision, offer: o, source: activate.Stream})
+				x.take(task{session: x, version: o.version, revision: o.revision, offer: o, source: activate.Stream}, m.Chunk.GetHold())
 			}
+		case *routetablev1.SubscribeResponse_Commit:
+			put(x.s.holds, held{what: commit, task: task{
+				session: x, version: m.Commit.GetVersion(), revision: m.Commit.GetRevision(), source: activate.Stream,
+			}})
+		case *routetablev1.SubscribeResponse_Discard:
+			put(x.s.holds, held{what: discard})
 		case *routetablev1.SubscribeResponse_Alive:
 			x.alive(m.Alive.GetDataPlanes())
 		case *routetablev1.SubscribeResponse_Report:
@@ -245,6 +251,15 @@ func (x *session) receive(address string) error {
 			// Kinds of a later release are ignored.
 		}
 	}
+}
+
+// take hands a whole table on, to be put in force or only to be prepared.
+func (x *session) take(t task, hold bool) {
+	if hold {
+		put(x.s.holds, held{what: prepare, task: t})
+		return
+	}
+	x.s.submit(t)
 }
 
 // alive takes note of how many data planes there are. A control plane that has just
@@ -266,7 +281,9 @@ func (s *Subscriber) hello() *routetablev1.SubscribeRequest {
 		Build:        s.o.Build,
 		AdminAddress: s.o.AdminAddress,
 		State:        s.state(),
-		Features:     []routetablev1.Feature{routetablev1.Feature_FEATURE_DELTA, routetablev1.Feature_FEATURE_TRAFFIC},
+		Features: []routetablev1.Feature{
+			routetablev1.Feature_FEATURE_PREPARE, routetablev1.Feature_FEATURE_DELTA, routetablev1.Feature_FEATURE_TRAFFIC,
+		},
 	}}}
 }
 

@@ -81,8 +81,11 @@ type Options struct {
 // Subscriber is the data plane's side of the protocol. Restore and Run are called
 // once, in this order; it is a prometheus.Collector at any time.
 type Subscriber struct {
-	o     Options
-	tasks chan task // one slot: the newest task replaces one that has not begun
+	o Options
+	// Each has one slot: the newest replaces one that has not begun. What is held has
+	// one of its own, because it says nothing about what is to be in force.
+	tasks chan task
+	holds chan held
 
 	// The applying goroutine's own: unsaved is the table in force while it could
 	// not be written; waiting is a table that could not be put in force only because its port was
@@ -91,6 +94,8 @@ type Subscriber struct {
 	waiting *task
 	// refused is the version that was refused last, and why.
 	refused string
+	// ready is the table that is prepared, nil when none is.
+	ready *offer
 	// placed is the place that is on disk.
 	placed uint32
 
@@ -118,7 +123,7 @@ func New(o Options) *Subscriber {
 	if o.Place == nil {
 		o.Place = new(atomic.Uint32)
 	}
-	return &Subscriber{o: o, tasks: make(chan task, 1)}
+	return &Subscriber{o: o, tasks: make(chan task, 1), holds: make(chan held, 1)}
 }
 
 func orDefault(d, def time.Duration) time.Duration {
@@ -149,6 +154,7 @@ func (s *Subscriber) follow(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		put(s.holds, held{what: discard}) // nobody is left who could commit it
 		lasted := time.Since(began)
 		if x.settled.Load() {
 			delay.settled(lasted)

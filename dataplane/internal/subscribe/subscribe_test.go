@@ -88,7 +88,9 @@ func TestHello(t *testing.T) {
 	first := cp.accept(t)
 	want := &routetablev1.Hello{
 		Id: "dp", Labels: map[string]string{"zone": "a"}, Build: "test", AdminAddress: "127.0.0.1:19000", State: &routetablev1.State{},
-		Features: []routetablev1.Feature{routetablev1.Feature_FEATURE_DELTA, routetablev1.Feature_FEATURE_TRAFFIC},
+		Features: []routetablev1.Feature{
+			routetablev1.Feature_FEATURE_PREPARE, routetablev1.Feature_FEATURE_DELTA, routetablev1.Feature_FEATURE_TRAFFIC,
+		},
 	}
 	if diff := cmp.Diff(want, first.hello, protocmp.Transform(), protocmp.IgnoreFields(want, "session_id")); diff != "" {
 		t.Errorf("hello (-want +got):\n%s", diff)

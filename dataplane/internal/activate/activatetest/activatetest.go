@@ -20,6 +20,7 @@ import (
 
 	"reverseproxy/dataplane/internal/activate"
 	"reverseproxy/dataplane/internal/backend"
+	"reverseproxy/dataplane/internal/loop/socket"
 	"reverseproxy/dataplane/internal/metrics"
 	"reverseproxy/dataplane/internal/table"
 	"reverseproxy/proto/routetable"
@@ -125,6 +126,7 @@ func Options(t testing.TB) activate.Options {
 		Address: "127.0.0.1",
 		Live:    live,
 		State:   &table.State{Backends: backend.NewRegistry(), Metrics: metrics.NewSet(1)},
+		Reserve: socket.Reserve,
 		Open: func(address string, port uint16) (activate.Listener, error) {
 			l, err := share.Listen(context.Background(), "tcp", net.JoinHostPort(address, strconv.Itoa(int(port))))
 			if err != nil {

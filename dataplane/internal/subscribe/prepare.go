@@ -1,0 +1,102 @@
+package subscribe
+
+import (
+	"errors"
+
+	"reverseproxy/dataplane/internal/activate"
+	routetablev1 "reverseproxy/proto/routetable/v1"
+)
+
+// held is something the control plane said about a table that is to be ready and not
+// yet in force.
+type held struct {
+	task
+	what what
+}
+
+// what is to be done about it.
+type what int
+
+const (
+	prepare what = iota // the offer is to be made ready
+	commit              // what is ready is to be put in force
+	discard             // it is not wanted, or the stream has ended on which it came
+)
+
+// hold does what is to be done.
+func (s *Subscriber) hold(h held) {
+	switch h.what {
+	case prepare:
+		s.o.Quietly(h.size(), func() { s.prepare(h.task) })
+	case commit:
+		s.commit(h.task)
+	case discard:
+		s.drop()
+	}
+}
+
+// size is that of the unpacked table.
+func (h *held) size() uint64 {
+	if h.offer == nil {
+		return 0
+	}
+	return h.offer.decodedSize
+}
+
+// prepare makes the table of a task ready, or refuses it. What was ready before is
+// dropped: there is never more than one.
+func (s *Subscriber) prepare(t task) {
+	s.drop()
+	err := t.refused
+	var encoded []byte
+	switch {
+	case err != nil:
+	case t.offer.base != "":
+		err = errors.New("a delta cannot be prepared")
+	default:
+		encoded, err = t.offer.unpack()
+	}
+	if err != nil {
+		s.o.Activator.Refuse()
+	} else {
+		err = s.o.Activator.Prepare(encoded, t.version, t.revision)
+	}
+	switch {
+	case errors.Is(err, activate.ErrDraining):
+		// No verdict on the table; the goodbye is on its way.
+	case err != nil:
+		s.o.Log.Error("route table cannot be prepared", "version", t.version, "revision", t.revision, "error", err)
+		t.report(rejected(t, err))
+	default:
+		s.ready = t.offer
+		t.report(&routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Prepared{
+			Prepared: &routetablev1.Prepared{Version: t.version},
+		}})
+	}
+}
+
+// commit puts in force what is ready.
+func (s *Subscriber) commit(t task) {
+	err := s.o.Activator.Commit(t.version, t.revision)
+	switch {
+	case errors.Is(err, activate.ErrDraining):
+	case errors.Is(err, activate.ErrNotPrepared):
+		s.o.Log.Warn("control plane commits a version that is not prepared", "version", t.version)
+		t.report(s.heartbeat())
+	case err != nil:
+		s.ready = nil
+		s.o.Log.Error("prepared route table rejected", "version", t.version, "revision", t.revision, "error", err)
+		t.report(rejected(t, err))
+	default:
+		stored := *s.ready
+		stored.revision = t.revision
+		t.offer, s.ready = &stored, nil
+		s.applied(t)
+	}
+}
+
+// drop forgets what is ready.
+func (s *Subscriber) drop() {
+	s.ready = nil
+	s.o.Activator.Discard()
+}
