@@ -164,7 +164,7 @@ class Fleet(PageScenario):
         self.change(cp, self.config({"/x": [a], "/y": [a]}), dp)
         self.change(cp, self.config({"/y": [a], "/z": [a]}), dp)
         self.wait_equal(["3", "2", "1"], lambda: [row[0] for row in self.rows("history")])
-        self.assertEqual(["3"], self.browser.texts("#history-rows tr.running .open"))
+        self.wait_equal(["3"], lambda: self.browser.texts("#history-rows tr.running .open"))
 
         self.browser.click("#history-rows .open")
         self.wait_equal(["removed endpoint /x", "added endpoint /z"], changes)
@@ -220,6 +220,43 @@ class Fleet(PageScenario):
         self.browser.script(hide, False)
         eventually(lambda: self.browser.script("return performance.getEntriesByType('resource').length - window.asked") >= 2, "it goes on")
         self.assert_nothing_went_wrong()
+
+
+class Rollout(PageScenario):
+    def test_it_is_shown_step_by_step(self):
+        a = self.origin("a")
+        steps = "rollout: {steps: [1, 100%], bake: 1h, canary: {canary: 'yes'}}"
+        cp = self.control_plane(self.config({"/x": [a]}, extra=steps))
+        dps = [self.data_plane(name, cp, flags=["--label", "canary=" + is_canary]) for name, is_canary in (("one", "no"), ("two", "yes"), ("three", "no"))]
+        self.wait_applied(cp, dps)
+        self.open(cp)
+        self.wait_equal({"one": "applied", "two": "applied", "three": "applied"}, self.states)
+        self.assertFalse(self.shown(), "there has been none")
+
+        write(cp.config, self.config({"/x": [a], "/y": [a]}, extra=steps))
+        self.wait_equal({"one": "pending", "two": "applied", "three": "pending"}, self.states)
+        self.wait_equal("baking", lambda: self.browser.text("#rollout-phase"))
+        self.assertIn("Roll-out of revision 2, from 1", self.browser.text("#rollout"))
+        self.assertEqual("1", self.browser.text("#rollout-steps .current b"))
+        self.assertIn("left", self.browser.text("#rollout-steps .current"))
+        self.wait_equal("1 of 3 data planes runs it", lambda: self.browser.text("#rollout-sub"))
+        self.wait_equal(["1", "2"], lambda: self.browser.texts("#rollout-windows td:nth-child(2)"))
+
+        self.assertEqual(0, cp.cli("rollout", "promote").returncode)
+        self.wait_equal({"one": "applied", "two": "applied", "three": "applied"}, self.states)
+        self.wait_equal("100%", lambda: self.browser.text("#rollout-steps .current b"))
+
+        # One that is taken back says why, and stays as long as the file has it.
+        write(cp.config, self.config({"/x": [a], "/z": [a]}, extra=steps))
+        self.wait_equal({"one": "pending", "two": "applied", "three": "pending"}, self.states)
+        self.assertEqual(0, cp.cli("rollout", "abort", "--reason", "it looks <b>wrong</b>").returncode)
+        self.wait_equal("aborted", lambda: self.browser.text("#rollout-phase"))
+        self.assertIn("it looks <b>wrong</b>", self.browser.text("#rollout-reason"))
+        self.wait_equal({"one": "applied", "two": "applied", "three": "applied"}, self.states)
+        self.assert_nothing_went_wrong()
+
+    def shown(self) -> bool:
+        return self.browser.script("return document.querySelector('#rollout').offsetParent !== null")
 
 
 class Hostile(PageScenario):

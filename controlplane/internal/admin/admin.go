@@ -26,6 +26,9 @@ type Fleet interface {
 	Endpoints(name string) ([]status.Endpoint, error)
 	// Look returns the rates of all endpoints of the running configuration.
 	Look() *status.Look
+	// Rollout returns the roll-out that is going on, or else the last one, nil when there
+	// has been none.
+	Rollout() *status.Rollout
 	// History returns the accepted configurations, and Diff what differs between two of
 	// them; 0 is the newest. Errors have a gRPC code.
 	History(ctx context.Context) (status.History, error)

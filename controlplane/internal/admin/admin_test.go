@@ -59,6 +59,13 @@ func (p *played) Look() *status.Look {
 	return status.NewLook(table, traffic.Rates{}, traffic.Series{})
 }
 
+func (p *played) Rollout() *status.Rollout {
+	if p.planes == 0 {
+		return nil
+	}
+	return &status.Rollout{Revision: 7, Phase: "baking"}
+}
+
 func (p *played) History(context.Context) (status.History, error) {
 	return status.History{Revisions: []status.Revision{{Revision: 7}}}, nil
 }
@@ -191,6 +198,7 @@ func TestQuestions(t *testing.T) {
 		"/api/v1/endpoints?endpoint=shop":        {200, `"url":"http://shop:80"`, "blog"},
 		"/api/v1/endpoints?endpoint=unknown":     {404, "no endpoint unknown", ""},
 		"/api/v1/endpoints?endpoint=shop&limit=": {200, `"url":"http://shop:80"`, "blog"},
+		"/api/v1/rollout":                        {200, "null\n", ""},
 		"/api/v1/history":                        {200, `"revision": 7`, ""},
 		"/api/v1/diff?from=3&to=5":               {200, `"to": 5`, ""},
 		"/api/v1/diff?from=3":                    {200, `"to": 7`, ""},
@@ -208,9 +216,15 @@ func TestQuestions(t *testing.T) {
 	}
 }
 
+func TestTheRollout(t *testing.T) {
+	if w := get(t, server(&played{planes: 1}), "GET", "/api/v1/rollout"); !strings.Contains(w.Body.String(), `"phase": "baking"`) {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
 func TestReadOnly(t *testing.T) {
 	h := server(&played{})
-	for _, path := range []string{"/", "/api/v1/status", "/api/v1/endpoints", "/api/v1/history", "/api/v1/diff", "/metrics", "/healthz", "/readyz"} {
+	for _, path := range []string{"/", "/api/v1/status", "/api/v1/endpoints", "/api/v1/rollout", "/api/v1/history", "/api/v1/diff", "/metrics", "/healthz", "/readyz"} {
 		w := get(t, h, "POST", path)
 		if w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "GET, HEAD" || w.Header().Get("Content-Security-Policy") == "" {
 			t.Errorf("POST %s: %d, header %v", path, w.Code, w.Header())

@@ -35,6 +35,7 @@ func newAPI(fleet Fleet) *api {
 func (a *api) register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/v1/status", a.getStatus)
 	mux.HandleFunc("GET /api/v1/endpoints", a.getEndpoints)
+	mux.HandleFunc("GET /api/v1/rollout", a.getRollout)
 	mux.HandleFunc("GET /api/v1/history", a.getHistory)
 	mux.HandleFunc("GET /api/v1/diff", a.getDiff)
 }
@@ -102,6 +103,10 @@ func limitOf(query url.Values) (int, error) {
 		return 0, fmt.Errorf("limit is a number from 0 to %d, not %q", mostEndpoints, given)
 	}
 	return limit, nil
+}
+
+func (a *api) getRollout(w http.ResponseWriter, r *http.Request) {
+	newDocument(a.fleet.Rollout().JSON()).serve(w, r)
 }
 
 func (a *api) getHistory(w http.ResponseWriter, r *http.Request) {

@@ -258,6 +258,9 @@ func (s shown) Look() *status.Look {
 	return status.NewLook(s.fleet.Desired().Proto, t.Rates(), t.Series())
 }
 
+// Rollout implements admin.Fleet.
+func (s shown) Rollout() *status.Rollout { return status.RolloutFrom(s.loader.Rollout()) }
+
 // History implements admin.Fleet.
 func (s shown) History(ctx context.Context) (status.History, error) {
 	h, err := s.service.History(ctx, &fleetv1.HistoryRequest{})

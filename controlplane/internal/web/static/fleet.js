@@ -93,10 +93,11 @@ export class FleetTable {
     text(id.firstChild, d.id);
     attribute(id, "title", d.id);
     text(state.firstChild, d.state);
-    attribute(state.firstChild, "class", `is ${d.state}`);
+    attribute(state.firstChild, "class", `is ${d.colour}`);
+    attribute(state, "title", d.colour === "waiting" ? "its step of the roll-out is still to come" : null);
     text(revision, d.revision || "–");
     text(version, short(d.version) + (d.source === "disk" ? " (disk)" : ""));
-    attribute(version, "class", d.version === this.version ? "version" : "version other");
+    attribute(version, "class", d.version === this.version || d.colour === "waiting" ? "version" : "version other");
     text(contact, ago(d.lastContactSeconds));
     text(requests, d.rate === undefined ? "–" : rate(d.rate));
     text(address, d.address);

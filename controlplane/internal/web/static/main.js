@@ -8,6 +8,7 @@ import { FleetTable, states } from "./fleet.js";
 import { HistoryTable } from "./history.js";
 import { Mosaic } from "./mosaic.js";
 import { Rates } from "./rates.js";
+import { RolloutPanel } from "./rollout.js";
 import { ago, count, duration, percent, plural, rate, short } from "./words.js";
 
 const table = new FleetTable();
@@ -16,6 +17,7 @@ const rates = new Rates();
 const endpoints = new EndpointTable(() => traffic.wake());
 const charts = { requests: new Chart(byId("requests-chart")), errors: new Chart(byId("errors-chart")) };
 const history = new HistoryTable();
+const rollout = new RolloutPanel();
 const views = ["fleet", "endpoints", "history"];
 
 let status = null;
@@ -37,6 +39,15 @@ new Feed({
   },
 });
 setInterval(showLive, 1000);
+
+new Feed({
+  url: () => "/api/v1/rollout",
+  every: 1000,
+  got(document) {
+    rollout.show(document);
+    rollout.draw(status?.rollout);
+  },
+});
 
 const traffic = new Feed({
   url() {
@@ -84,11 +95,13 @@ function showStatus() {
     const n = twins.get(d.id) ?? 0;
     twins.set(d.id, n + 1);
     d.key = `${d.id} ${n}`;
+    d.colour = rollout.waits(d) ? "waiting" : d.state;
   }
   rates.add(planes, Date.now() / 1000);
   showHead();
   showPlanes(planes);
   showBackends();
+  rollout.draw(status.rollout);
   table.show(planes, status.version);
   history.run(status.revision);
 }

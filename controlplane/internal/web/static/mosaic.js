@@ -43,7 +43,7 @@ export class Mosaic {
     const colour = colours(canvas);
     const gap = this.step > 5 ? 2 : this.step > 3 ? 1 : 0.5;
     planes.forEach((plane, i) => {
-      pen.fillStyle = colour(plane.state);
+      pen.fillStyle = colour(plane.colour);
       const x = (i % this.columns) * this.step;
       const y = Math.floor(i / this.columns) * this.step;
       pen.beginPath();
