@@ -83,7 +83,10 @@ func TestDrain(t *testing.T) {
 		c.cli(t, "undrain", "backend", otherAssets).want(t, 1, "", otherAssets+" is not drained; did you mean "+assets)
 		c.cli(t, "drain", "backend", otherAssets).want(t, 1, "", "no backend would be left for endpoint assets, whose requests would be answered 503")
 		wantWeights(t, a, "assets", 0, 3)
+		c.cli(t, "explain", "/assets/a").want(t, 0, assets+"  0 (drained) ", "")
 		c.cli(t, "drain", "backend", otherAssets, "--force", "-o", "json").want(t, 0, `"drained": true`, "")
+		c.cli(t, "explain", "/assets/a").want(t, 0, "503 Service Unavailable: every backend is drained", "")
+		c.cli(t, "explain", "/assets/a", "-o", "json").want(t, 0, `"draining": true`, "")
 		c.cli(t, "status", "--wait", "--timeout", "500ms") // gone is missing
 		wantWeights(t, a, "assets", 0, 0)
 		c.cli(t, "undrain", "backend", otherAssets).want(t, 0, "gets requests again", "")

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -99,7 +100,7 @@ func printExplanation(p *page, q *fleetv1.ExplainRequest, a *fleetv1.ExplainResp
 		switch {
 		case a.GetStatus() == 0:
 		case len(a.GetBackends()) > 0:
-			p.printf("     %s: every backend is drained (weight 0)\n", p.paint(red, statusText(a.GetStatus())))
+			p.printf("     %s: %s\n", p.paint(red, statusText(a.GetStatus())), unused(a.GetBackends()))
 		default:
 			p.printf("     %s: the data plane answers by itself\n", statusText(a.GetStatus()))
 		}
@@ -113,8 +114,12 @@ func printExplanation(p *page, q *fleetv1.ExplainRequest, a *fleetv1.ExplainResp
 		p.printf("\n")
 		rows := make([][]cell, 0, len(a.GetBackends()))
 		for _, b := range a.GetBackends() {
+			weight := strconv.FormatUint(uint64(b.GetWeight()), 10)
+			if b.GetDraining() {
+				weight += " (drained)"
+			}
 			rows = append(rows, []cell{
-				{text: b.GetUrl()}, {text: strconv.FormatUint(uint64(b.GetWeight()), 10)},
+				{text: b.GetUrl()}, {text: weight},
 				{text: b.GetHost()}, {text: b.GetRequestLine()},
 			})
 		}
@@ -139,6 +144,20 @@ func printExplanation(p *page, q *fleetv1.ExplainRequest, a *fleetv1.ExplainResp
 }
 
 func statusText(code uint32) string { return fmt.Sprintf("%d %s", code, http.StatusText(int(code))) }
+
+// unused says why none of the backends gets a request.
+func unused(backends []*fleetv1.BackendRequest) string {
+	kept := slices.ContainsFunc(backends, func(b *fleetv1.BackendRequest) bool { return !b.GetDraining() })
+	drained := slices.ContainsFunc(backends, (*fleetv1.BackendRequest).GetDraining)
+	switch {
+	case !kept:
+		return "every backend is drained"
+	case !drained:
+		return "every backend has weight 0"
+	default:
+		return "every backend is drained or has weight 0"
+	}
+}
 
 // whyNot says what an answer of the proxy itself means.
 func whyNot(a *fleetv1.ExplainResponse) string {
@@ -166,6 +185,7 @@ type explanation struct {
 type backendRequest struct {
 	URL         string `json:"url"`
 	Weight      uint32 `json:"weight"`
+	Draining    bool   `json:"draining"`
 	RequestLine string `json:"requestLine"`
 	Host        string `json:"host"`
 }
@@ -181,7 +201,7 @@ func printExplanationJSON(env *Env, a *fleetv1.ExplainResponse) error {
 		Backends: []backendRequest{}, Mismatches: []mismatch{}, MismatchesOmitted: a.GetMismatchesOmitted(),
 	}
 	for _, b := range a.GetBackends() {
-		x.Backends = append(x.Backends, backendRequest{b.GetUrl(), b.GetWeight(), b.GetRequestLine(), b.GetHost()})
+		x.Backends = append(x.Backends, backendRequest{b.GetUrl(), b.GetWeight(), b.GetDraining(), b.GetRequestLine(), b.GetHost()})
 	}
 	for _, m := range a.GetMismatches() {
 		x.Mismatches = append(x.Mismatches, mismatch{m.GetEndpoint(), m.GetReason()})

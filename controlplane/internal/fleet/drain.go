@@ -65,6 +65,13 @@ func (f *Fleet) watched(s *session, h *routetablev1.Heartbeat) {
 	}
 }
 
+// Drained reports whether a backend is drained.
+func (f *Fleet) Drained(url string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.isDrained(url)
+}
+
 // isDrained reports whether a backend is drained. f.mu is held.
 func (f *Fleet) isDrained(url string) bool {
 	_, found := slices.BinarySearchFunc(f.drained, url, func(d Drained, url string) int { return strings.Compare(d.URL, url) })

@@ -152,5 +152,8 @@ func (s *Service) Explain(_ context.Context, r *fleetv1.ExplainRequest) (*fleetv
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
+	for _, b := range answer.GetBackends() {
+		b.Draining = s.fleet.Drained(b.GetUrl())
+	}
 	return answer, nil
 }
