@@ -8,9 +8,10 @@
 //
 // # Memory
 //
-//   - per data plane 400 bytes, so 4 MB for 10,000 of them;
-//   - per endpoint that has requests on a data plane 40 bytes, and at most 4,000,000
-//     of these in all: 160 MB. Beyond that the rates are too low, and Rates says so;
+//   - per data plane 600 bytes, so 6 MB for 10,000 of them;
+//   - per endpoint that has requests on a data plane 35 to 60 bytes, and at most
+//     4,000,000 of these in all: 130 MB for 10,000 data planes with 400 each. Beyond
+//     that the rates are too low, and Rates says so;
 //   - per endpoint that had requests in the last five minutes 150 bytes, and at most
 //     200,000 of these: 30 MB;
 //   - at most 9,300 samples of at most 1 KB: usually 2 MB;

@@ -105,8 +105,10 @@ func (x *Session) sweep(sums map[name]*sum, now time.Time) {
 			x.store.crowded.Store(false)
 			continue
 		}
-		r.counted = 0
-		x.rows[n] = r
+		if r.counted > 0 {
+			r.counted = 0
+			x.rows[n] = r
+		}
 	}
 }
 
