@@ -1,5 +1,6 @@
 """Mutual TLS between the planes and the command line."""
 
+import json
 import pathlib
 import shlex
 
@@ -85,6 +86,9 @@ class Fleet(Encrypted):
         p = cp.cli("apply", str(config), "--wait")
         self.assertEqual(0, p.returncode, p.stdout + p.stderr)
         self.assertEqual("b", get(self.port, "/x").text)
+        p = cp.cli("history", "-o", "json")
+        self.assertEqual(0, p.returncode, p.stderr)
+        self.assertEqual("admin", json.loads(p.stdout)["revisions"][0]["author"], "the author is in the certificate")
         for plane, metrics in ("controlplane", cp.metrics()), ("dataplane", dp.metrics()):
             self.assertGreater(metrics.value(plane + "_tls_certificate_expiry_timestamp_seconds"), 0)
 

@@ -83,13 +83,13 @@ func Load(p Paths, role Role, log *slog.Logger) (*Certificates, error) {
 		return nil, err
 	}
 	c.current.Store(m)
-	c.say("certificates loaded", m)
+	c.logOf(m).Info("certificates loaded")
 	return c, nil
 }
 
-// say logs that material is in use from now on.
-func (c *Certificates) say(message string, m *material) {
-	c.log.Info(message, "certificate", c.paths.Cert, "identity", m.identity.String(), "expires", m.own.Leaf.NotAfter.UTC().Format(time.RFC3339))
+// logOf is the log with what there is to know about material.
+func (c *Certificates) logOf(m *material) *slog.Logger {
+	return c.log.With("certificate", c.paths.Cert, "identity", m.identity.String(), "expires", m.own.Leaf.NotAfter.UTC().Format(time.RFC3339))
 }
 
 // Identity returns whose the certificate is that is presented now.
@@ -136,9 +136,9 @@ func (c *Certificates) run(ctx context.Context, interval time.Duration) {
 
 // warn logs that the certificate has ended, or ends soon, if that is so.
 func (c *Certificates) warn(now time.Time) bool {
-	expiry := c.Expiry()
-	log := c.log.With("certificate", c.paths.Cert, "identity", c.Identity().String(), "expires", expiry.UTC().Format(time.RFC3339))
-	switch left := expiry.Sub(now); {
+	m := c.current.Load()
+	log := c.logOf(m)
+	switch left := m.own.Leaf.NotAfter.Sub(now); {
 	case left <= 0:
 		log.Error("certificate has expired: nobody will accept it")
 	case left < expiresSoon:
@@ -157,7 +157,7 @@ func (c *Certificates) replace(found files) bool {
 		return false
 	}
 	c.current.Store(m)
-	c.say("certificates replaced", m)
+	c.logOf(m).Info("certificates replaced")
 	return true
 }
 

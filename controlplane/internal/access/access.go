@@ -99,24 +99,27 @@ func permit(ctx context.Context, method string) error {
 
 // denied logs that a caller was refused.
 func (g *Gate) denied(ctx context.Context, err error) {
-	if p, ok := peer.FromContext(ctx); ok {
-		g.report("call refused", p.Addr, status.Convert(err).Message())
+	reason := status.Convert(err).Message()
+	if p, ok := peer.FromContext(ctx); ok && g.worthSaying(p.Addr, reason) {
+		g.log.Warn("call refused", "from", p.Addr.String(), "error", reason)
 	}
 }
 
 // refused logs that a connection was.
-func (g *Gate) refused(from net.Addr, err error) { g.report("connection refused", from, err.Error()) }
+func (g *Gate) refused(from net.Addr, err error) {
+	if g.worthSaying(from, err.Error()) {
+		g.log.Warn("connection refused", "from", from.String(), "error", err)
+	}
+}
 
-// report logs a refusal, unless the same has been logged about the same host lately:
+// worthSaying reports whether the same has not been logged about the same host lately:
 // who is refused tries again.
-func (g *Gate) report(message string, from net.Addr, reason string) {
+func (g *Gate) worthSaying(from net.Addr, reason string) bool {
 	host, _, err := net.SplitHostPort(from.String())
 	if err != nil {
 		host = from.String()
 	}
-	if g.said.first(host+" "+reason, time.Now()) {
-		g.log.Warn(message, "from", from.String(), "error", reason)
-	}
+	return g.said.first(host+" "+reason, time.Now())
 }
 
 const (
