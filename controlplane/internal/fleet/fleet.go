@@ -31,9 +31,15 @@ const (
 	// overdueFactor: a data plane that is alive, and has not answered for this
 	// many apply deadlines, never will on this stream.
 	overdueFactor = 3
-	// announceDelay gathers changes of the number of data planes: a thousand that
-	// come back at once are not a thousand messages to each of them.
+	// announceDelay and announceEach, for each data plane, gather changes of their
+	// number: ten thousand that come back at once are not a message to each of them
+	// for each that has.
 	announceDelay = 100 * time.Millisecond
+	announceEach  = 100 * time.Microsecond
+	// announceBatch is how many are told at once, and announcePause the time until the
+	// next: each takes a buffer, and other streams have more to say.
+	announceBatch = 200
+	announcePause = 5 * time.Millisecond
 )
 
 // errFull is returned to a data plane for which there is no room.
@@ -88,7 +94,9 @@ type Fleet struct {
 	// live is how many of them are, and announcing that the streams are to be told.
 	live       uint32
 	announcing bool
-	places     places
+	// announcement counts how often they were.
+	announcement uint64
+	places       places
 	// versions are what deltas may start from.
 	versions indexes
 	// drained are the backends that are watched, sorted by URL; the slice is not
@@ -196,7 +204,7 @@ func (f *Fleet) connect(h *routetablev1.Hello, peer string) (*session, error) {
 	for _, o := range f.sessions[s.id] {
 		f.count(o, o == s) // until it speaks, another is this one's past
 	}
-	s.toldLive = f.live // its first heartbeat asks
+	s.toldLive, s.announcement = f.live, f.announcement // its first heartbeat asks
 	f.adopt(s)
 	f.keep(s)
 	if len(f.drained) > 0 {

@@ -27,24 +27,42 @@ func (f *Fleet) announce() {
 		return
 	}
 	f.announcing = true
-	time.AfterFunc(announceDelay, func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.announcing = false
-		for _, sessions := range f.sessions {
-			for _, s := range sessions {
-				if f.owesAlive(s) {
-					s.poke()
-				}
+	time.AfterFunc(announceDelay+time.Duration(f.live)*announceEach, f.tell)
+}
+
+// tell wakes the streams whose data planes do not know how many are live.
+func (f *Fleet) tell() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.announcing = false
+	f.announcement++
+	var owing []*session
+	for _, sessions := range f.sessions {
+		for _, s := range sessions {
+			if f.owesAlive(s) {
+				owing = append(owing, s)
 			}
 		}
-	})
+	}
+	wakeSome(owing)
+}
+
+// wakeSome wakes streams, few at a time.
+func wakeSome(sessions []*session) {
+	n := min(len(sessions), announceBatch)
+	for _, s := range sessions[:n] {
+		s.poke()
+	}
+	if n < len(sessions) {
+		time.AfterFunc(announcePause, func() { wakeSome(sessions[n:]) })
+	}
 }
 
 // owesAlive reports whether a session is to be sent a sign of life: it has asked, or
-// does not know how many data planes are live. f.mu is held.
+// does not know how many data planes are live, once for each announcement. While many
+// come and go, their number changes faster than it can be told. f.mu is held.
 func (f *Fleet) owesAlive(s *session) bool {
-	return s.connected && (s.aliveOwed || s.toldLive != f.live)
+	return s.connected && (s.aliveOwed || s.announcement != f.announcement && s.toldLive != f.live)
 }
 
 // takeAlive returns the sign of life that a session is owed, nil when it is not.
@@ -54,7 +72,7 @@ func (f *Fleet) takeAlive(s *session) *routetablev1.SubscribeResponse {
 	if !f.owesAlive(s) {
 		return nil
 	}
-	s.aliveOwed, s.toldLive = false, f.live
+	s.aliveOwed, s.toldLive, s.announcement = false, f.live, f.announcement
 	return &routetablev1.SubscribeResponse{
 		Message: &routetablev1.SubscribeResponse_Alive{Alive: &routetablev1.Alive{DataPlanes: f.live}},
 	}

@@ -69,8 +69,10 @@ type session struct {
 	live bool // counted in Fleet.live
 	// aliveOwed: a heartbeat is to be answered.
 	aliveOwed bool
-	// toldLive is the number of live data planes that it was told last.
-	toldLive uint32
+	// toldLive is the number of live data planes that it was told last, at the time of
+	// which announcement.
+	toldLive     uint32
+	announcement uint64
 	// askOwed: it is to be asked for a heartbeat; askBackends: about backends, too.
 	askOwed, askBackends bool
 	lastBeat             time.Time
