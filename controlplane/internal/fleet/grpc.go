@@ -11,6 +11,15 @@ import (
 // of the largest size, as `apply` sends it, and its envelope.
 const maxRequest = 64<<20 + 64<<10
 
+// Buffers in bytes, which are shared by the connections that are being read from or
+// written to. Data planes say little, and what is larger is read past the buffer. With
+// buffers of the library's 32 KiB, and for writing one for each connection, 10,000 data planes
+// take 70 MB more.
+const (
+	readBuffer  = 4 << 10
+	writeBuffer = 16 << 10
+)
+
 // GRPCOptions returns what a gRPC server needs to serve data planes: shared
 // bytes, limits set on purpose, and keepalive that agrees with the data planes'
 // (they ping every 10 s; the library's default would answer that with GOAWAY).
@@ -18,6 +27,9 @@ func GRPCOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		newCodec(),
 		grpc.MaxRecvMsgSize(maxRequest),
+		grpc.ReadBufferSize(readBuffer),
+		grpc.WriteBufferSize(writeBuffer),
+		grpc.SharedWriteBuffer(true),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time:    30 * time.Second,
