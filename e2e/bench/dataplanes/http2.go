@@ -117,7 +117,32 @@ func (s *stream) write(b []byte) error {
 // Waiting streams hold no buffer: they share a few.
 var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
-var collections = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+// collections are buffers for messages that come in several pieces. They are kept for
+// ever: thousands are received at the same time, and memory that is taken from the system
+// anew for each table costs more than all the rest.
+var collections struct {
+	sync.Mutex
+	free []*bytes.Buffer
+}
+
+func newCollection() *bytes.Buffer {
+	collections.Lock()
+	defer collections.Unlock()
+	n := len(collections.free) - 1
+	if n < 0 {
+		return new(bytes.Buffer)
+	}
+	b := collections.free[n]
+	collections.free = collections.free[:n]
+	return b
+}
+
+func freeCollection(b *bytes.Buffer) {
+	b.Reset()
+	collections.Lock()
+	defer collections.Unlock()
+	collections.free = append(collections.free, b)
+}
 
 // receive reads until the stream or the connection ends, and returns why.
 func (s *stream) receive() error {
@@ -231,14 +256,16 @@ func (s *stream) data(p []byte) error {
 		if err != nil || len(rest) == 0 {
 			return err
 		}
-		s.collected = collections.Get().(*bytes.Buffer)
-		s.collected.Reset()
+		s.collected = newCollection()
+		if len(rest) >= messageHead {
+			s.collected.Grow(messageHead + int(binary.BigEndian.Uint32(rest[1:]))) // at most maxMessage
+		}
 		p = rest
 	}
 	s.collected.Write(p)
 	rest, err := s.messages(s.collected.Bytes())
 	if err == nil && len(rest) == 0 {
-		collections.Put(s.collected)
+		freeCollection(s.collected)
 		s.collected = nil
 		return nil
 	}

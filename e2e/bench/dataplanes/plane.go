@@ -79,6 +79,9 @@ func (p *plane) session() {
 	if s.conn != nil {
 		_ = s.conn.Close()
 	}
+	if s.collected != nil {
+		freeCollection(s.collected)
+	}
 }
 
 func (p *plane) hold(s *stream) {
