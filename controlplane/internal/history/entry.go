@@ -20,6 +20,8 @@ type Entry struct {
 	// Revision is its number, and Version that of its route table.
 	Revision uint64 `json:"revision"`
 	Version  string `json:"version"`
+	// Formerly are numbers that it had before, the last ones: see Renumber.
+	Formerly []uint64 `json:"formerly,omitempty"`
 	// AcceptedAt is when it became the desired configuration.
 	AcceptedAt time.Time `json:"acceptedAt"`
 	// Author is who has applied it, empty when the file was edited; Message is why.

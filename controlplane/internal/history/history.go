@@ -30,6 +30,8 @@ const (
 	// maxBytes bounds the compressed texts of all that are kept; the newest is kept
 	// whatever its size.
 	maxBytes = 256 << 20
+	// maxFormerly is how many former numbers of an entry are kept.
+	maxFormerly = 20
 	// maxMemory is the same where they are kept in memory.
 	maxMemory = 32 << 20
 )
@@ -226,10 +228,14 @@ func (s *Store) packed(revision uint64) (Entry, []byte, error) {
 	return k.Entry, packed, err
 }
 
-// find returns the entry of a revision, nil when there is none. s.mu is held.
+// find returns the entry that has a revision, or has had it, nil when there is none.
+// s.mu is held.
 func (s *Store) find(revision uint64) *kept {
 	i, found := slices.BinarySearchFunc(s.kept, revision, byRevision)
 	if !found {
+		i = slices.IndexFunc(s.kept, func(k kept) bool { return slices.Contains(k.Formerly, revision) })
+	}
+	if i < 0 {
 		return nil
 	}
 	return &s.kept[i]
@@ -424,7 +430,7 @@ func (s *Store) SetText(text []byte) error {
 }
 
 // Renumber gives the newest entry a higher revision: the fleet knows the configuration
-// by that one from a control plane before this.
+// by that one from another control plane. Whoever asks for the old one finds it still.
 func (s *Store) Renumber(revision uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -438,6 +444,7 @@ func (s *Store) Renumber(revision uint64) error {
 	}
 	old, e := k.Revision, k.Entry
 	e.Revision = revision
+	e.Formerly = append(slices.Clone(e.Formerly[max(0, len(e.Formerly)-maxFormerly+1):]), old)
 	if err := s.rewrite(k, e, packed); err != nil {
 		return err
 	}

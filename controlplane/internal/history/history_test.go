@@ -132,10 +132,13 @@ func TestOutcomeTextAndNumberChange(t *testing.T) {
 			s, _ = open(t, dir)
 		}
 		check(t, s, 9, 1)
+		if e, _, err := s.Get(2); err != nil || e.Revision != 9 {
+			t.Errorf("the revision that it had is now %d, %v", e.Revision, err)
+		}
 		if got := s.List()[1].Outcome; got != "aborted: slow" {
 			t.Errorf("outcome %q", got)
 		}
-		if s.SetOutcome(2, "") == nil || s.Renumber(9) == nil {
+		if s.SetOutcome(3, "") == nil || s.Renumber(9) == nil {
 			t.Error("what there is not was changed")
 		}
 		add(t, s, 10)
