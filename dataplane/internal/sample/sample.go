@@ -40,7 +40,7 @@ type Set struct {
 	taken []uint64   // what answered was at the last Take that returned samples
 }
 
-// New returns a set with a shard for each loop, 68 KiB each.
+// New returns a set with a shard for each loop, 65 KiB each.
 func New(shards int) *Set {
 	s := &Set{shards: make([]Shard, shards), taken: make([]uint64, shards)}
 	for i := range s.shards {
