@@ -127,7 +127,7 @@ func TestTakeDuringRequests(t *testing.T) {
 		answered[0] += 10
 		answered[1]++
 		for _, x := range s.Take(answered) {
-			if x.Method != "GET" || x.Host != "h" || x.Path != "/x" || x.Endpoint != "e" {
+			if x != (sample.Sample{Method: "GET", Host: "h", Path: "/x", Endpoint: "e", Weight: x.Weight}) {
 				t.Fatalf("a sample that was never given: %+v", x)
 			}
 			sum += x.Weight
