@@ -53,6 +53,8 @@ func TestSamplesGrowOld(t *testing.T) {
 	give := func(id, path string) {
 		x := w.Session(id)
 		h := &routetablev1.Heartbeat{Traffic: answered(1)}
+		x.Observe(h, w.now) // of requests before nobody knows whether there were samples
+		h.Traffic = answered(2)
 		if path != "" {
 			h.Samples = []*routetablev1.Sample{{Method: "GET", Host: "h", Path: path, Weight: 3}}
 		}
@@ -76,10 +78,11 @@ func TestSamplesGrowOld(t *testing.T) {
 	w.later(100)
 	give("b", "/b")
 	give("silent", "")
+	w.hear(w.Session("idle"), "v1", answered(7))
 	w.Sweep()
-	wantPaths(100*time.Second, 3, 1, "/b", "/a")
+	wantPaths(100*time.Second, 4, 1, "/b", "/a")
 	w.later(250)
-	wantPaths(250*time.Second, 2, 1, "/b")
+	wantPaths(250*time.Second, 3, 1, "/b")
 	w.later(100)
 	wantPaths(0, 0, 0)
 	give("c", "/c") // takes the place of /a or /b in time

@@ -116,11 +116,11 @@ func (x *Session) count(c Counters, sampled bool) {
 	if p.sessions[len(p.sessions)-1] != x {
 		return
 	}
-	if c.Process = p.counters.Process; c.Process == 0 || !c.follows(&p.counters) {
+	switch c.Process = p.counters.Process; {
+	case c.Process == 0 || !c.follows(&p.counters):
 		c.Process = x.store.processes.Add(1)
 		p.moved, p.sampled = time.Time{}, time.Time{}
-	}
-	if c.Requests > p.counters.Requests {
+	case c.Requests > p.counters.Requests:
 		p.moved = c.At
 	}
 	if sampled {
