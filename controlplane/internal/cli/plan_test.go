@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"reverseproxy/controlplane/internal/fleet/fleettest"
+	"reverseproxy/controlplane/internal/status"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
@@ -129,6 +130,25 @@ func TestPlan(t *testing.T) {
 		c.cli(t, "drain", "backend", "http://localhost:5004/static").want(t, 0, "", "")
 		c.cli(t, "plan", write(t, "next.yaml", good)).want(t, 0, "nothing would change", "")
 		c.cli(t, "undrain", "backend", "http://localhost:5004/static").want(t, 0, "", "")
+	})
+}
+
+// A change in the middle of a roll-out is no accident, but may be no intention either.
+func TestPlanInTheMiddleOfARollOut(t *testing.T) {
+	steps := "rollout: {steps: [1, 100%], bake: 1h}\n"
+	c := start(t, steps+good)
+	for _, id := range []string{"a", "b"} {
+		fleettest.Start(t, c.server, id, nil, fleettest.Apply)
+	}
+	c.waitKnown(t, 2)
+	next := write(t, "next.yaml", steps+without("beta"))
+	c.cli(t, "apply", next).want(t, 0, "revision 2", "")
+	c.cli(t, "plan", next).want(t, 0, "nothing would change", "")
+	const said = "takes the place of revision 2, whose roll-out is going on"
+	c.cli(t, "plan", write(t, "other.yaml", steps+without("assets"))).want(t, 0, said, "")
+	c.cli(t, "rollout", "abort").want(t, 0, "", "")
+	c.waitStatus(t, "the roll-out is over", func(status.Status) bool {
+		return !strings.Contains(c.cli(t, "plan", write(t, "other.yaml", steps+without("assets"))).stdout, said)
 	})
 }
 

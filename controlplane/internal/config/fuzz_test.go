@@ -8,13 +8,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 
+	"reverseproxy/controlplane/internal/assert"
 	"reverseproxy/controlplane/internal/compile"
 	"reverseproxy/controlplane/internal/config"
 	"reverseproxy/proto/routetable"
 )
 
 // FuzzLoad: no file makes Load panic; every problem has a place in the file; what
-// is valid compiles, always to the same table.
+// is valid compiles, always to the same table, and its tests hold or fail at a place.
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte(minimal))
 	for _, pattern := range []string{"testdata/*.yaml", "../compile/testdata/*.yaml", "../../../configs/*.yaml"} {
@@ -42,6 +43,9 @@ func FuzzLoad(f *testing.F) {
 		}
 		if err := routetable.Validate(table); err != nil {
 			t.Fatalf("a valid file makes an invalid table: %v", err)
+		}
+		if err := assert.Check("f", c.Tests, table); err != nil {
+			checkPlaces(t, data, err)
 		}
 		again, err := config.Load("f", data)
 		if err != nil {

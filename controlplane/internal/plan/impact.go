@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	fleetv1 "reverseproxy/proto/fleet/v1"
 	"reverseproxy/proto/routetable"
 	routetablev1 "reverseproxy/proto/routetable/v1"
@@ -114,6 +116,7 @@ func (p *planner) ofEndpoint(e *routetablev1.Endpoint) (impact, bool) {
 		i.text = fmt.Sprintf("renames endpoint %s to %s, whose counters begin at 0: %s", e.GetName(), next.GetName(), l)
 	case e.GetAnswer() == nil && next.GetAnswer() != nil:
 		i.text = fmt.Sprintf("endpoint %s would no longer forward, but answer by itself with %d: %s", e.GetName(), answers(next), l)
+	case p.seen[e.GetName()] == 0 && !proto.Equal(conditions(e), conditions(next)) && p.narrows(&i, e, l):
 	case limited(e, next, l):
 		i.loses = true
 		i.text = fmt.Sprintf("limits endpoint %s to %s: there are %s", e.GetName(), limit(next), l)
@@ -178,6 +181,18 @@ func (p *planner) removed(i *impact, e *routetablev1.Endpoint, l load) {
 		i.text += ", of which " + strings.Join(parts, ", ")
 	}
 	i.examples = p.examples(func(f flow) bool { return f.from == name && (f.status != 0) == i.loses })
+}
+
+// narrows fills in what becomes of the requests of an endpoint of which none was
+// sampled, when not all of what it matches now would be taken.
+func (p *planner) narrows(i *impact, e *routetablev1.Endpoint, l load) bool {
+	status, _ := p.probe(e)
+	if status == 0 {
+		return false
+	}
+	i.loses = true
+	i.text = fmt.Sprintf("endpoint %s would no longer match all that it does: %s, which may get %d; none was sampled", e.GetName(), l, status)
+	return true
 }
 
 // statuses are those that lost requests of an endpoint would get.

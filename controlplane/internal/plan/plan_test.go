@@ -224,6 +224,16 @@ moved 0.00 lost 0.75 unknown 0.00
 `,
 		},
 		{
+			name: "an endpoint without samples is narrowed", running: []string{home},
+			planned: []string{"{name: home, from: /home, pool: [http://a, http://b, http://c]}"},
+			rates:   seen(live("home", 100, 2)),
+			want:    "! endpoint home would no longer match all that it does: 100 req/s on 2 data planes, which may get 404; none was sampled\n",
+		},
+		{
+			name: "an endpoint without samples is widened", running: []string{index},
+			planned: []string{"{name: index, from: /index/*, pool: [http://a]}"}, rates: seen(live("index", 100, 2)),
+		},
+		{
 			name: "what got 404 is taken", running: []string{index}, planned: []string{index, home},
 			rates: seen(live("none", 10, 2)), samples: []string{"none: GET h/home/a", "none: GET h/x"},
 			want: `

@@ -24,7 +24,7 @@ func (l *Loader) Plan(ctx context.Context, name string, data []byte) (*fleetv1.P
 	if err := l.take(ctx); err != nil {
 		return nil, err
 	}
-	drained := l.drained
+	drained, going := l.drained, l.going()
 	l.free()
 	defer giveBack(len(data))
 	cfg, content, err := read(name, data)
@@ -38,6 +38,11 @@ func (l *Loader) Plan(ctx context.Context, name string, data []byte) (*fleetv1.P
 	})
 	answer.Version, answer.Revision = running.Version, running.Revision
 	answer.PlannedVersion = routetable.Version(planned)
+	if going && answer.GetVersion() != answer.GetPlannedVersion() {
+		answer.Impacts = append(answer.Impacts, &fleetv1.Impact{
+			Text: fmt.Sprintf("takes the place of revision %d, whose roll-out is going on", running.Revision),
+		})
+	}
 	var drop *compile.DropError
 	if errors.As(compile.CheckDrop(running.Proto, content, cfg.AcknowledgeDrop, false), &drop) {
 		answer.Drop = fmt.Sprintf("%s, which apply refuses without --force, or %s at the top level of the file", drop.Loss(), drop.Acknowledgement())
