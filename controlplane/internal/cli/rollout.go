@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"os/user"
 	"strings"
 	"time"
 
@@ -71,7 +70,7 @@ func setUpRollout(env *Env, flags *pflag.FlagSet) func(context.Context, []string
 		case *watch:
 			return watchRollout(ctx, env, &r, output)
 		case steers:
-			request := &fleetv1.SteerRolloutRequest{Action: action, Revision: *revision, Reason: *reason, Author: author()}
+			request := &fleetv1.SteerRolloutRequest{Action: action, Revision: *revision, Reason: *reason, Author: env.Author}
 			return steerRollout(ctx, env, &r, output, request)
 		}
 		a, err := r.rollout(ctx)
@@ -80,15 +79,6 @@ func setUpRollout(env *Env, flags *pflag.FlagSet) func(context.Context, []string
 		}
 		return err
 	}
-}
-
-// author is the name of whoever runs the command, for the record.
-func author() string {
-	u, err := user.Current()
-	if err != nil {
-		return ""
-	}
-	return u.Username
 }
 
 // rollout asks for the roll-out.

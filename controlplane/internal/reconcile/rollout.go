@@ -226,6 +226,9 @@ func (l *Loader) begin(s *stage, t *fleet.Table) {
 	}
 	l.numbered()
 	l.opts.Log.Info("roll-out begins or goes on", "revision", t.Revision, "base", s.base.table.Revision, "step", s.rollout.Step+1)
+	if l.opts.RolloutFile == "" {
+		l.opts.Log.Warn("without --state-dir, every data plane gets the change when the control plane is started again", "revision", t.Revision)
+	}
 	l.showRollout()
 }
 

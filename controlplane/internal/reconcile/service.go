@@ -81,6 +81,11 @@ func (s *Service) Rollout(context.Context, *fleetv1.RolloutRequest) (*fleetv1.Ro
 
 // SteerRollout implements fleetv1.FleetServiceServer.
 func (s *Service) SteerRollout(ctx context.Context, r *fleetv1.SteerRolloutRequest) (*fleetv1.SteerRolloutResponse, error) {
+	author, err := signed(ctx, r.GetAuthor(), r.GetReason())
+	if err != nil {
+		return nil, err
+	}
+	r.Author = author
 	s.log.Info("roll-out steered", "action", r.GetAction().String(), "revision", r.GetRevision(), "author", r.GetAuthor(), "reason", r.GetReason())
 	answer, err := s.loader.Steer(ctx, r)
 	var refused *SteerError

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"reverseproxy/controlplane/internal/config"
@@ -273,7 +274,7 @@ func (r *Rollout) Pause(now time.Time, why string) error {
 	case Paused:
 		return errPaused
 	}
-	r.enter(Paused, "paused"+why)
+	r.enter(Paused, strings.TrimLeft(why, ": "))
 	r.bakeUntil = time.Time{}
 	r.note(now, "paused%s", why)
 	return nil

@@ -250,7 +250,7 @@ func TestPauseResumePromoteAbort(t *testing.T) {
 	for range 100 {
 		m.tick()
 	}
-	if m.Phase != Paused || len(m.onNewVersion()) != 1 || m.Reason != "paused by ann: lunch" {
+	if m.Phase != Paused || len(m.onNewVersion()) != 1 || m.Reason != "by ann: lunch" {
 		t.Fatalf("%s, %v, %s", m.Phase, m.onNewVersion(), m.Reason)
 	}
 	if err := m.Pause(m.now, ""); err == nil {
