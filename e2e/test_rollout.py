@@ -1,5 +1,6 @@
 """A change goes through the fleet in steps, and is taken back by itself when it fails."""
 
+import itertools
 import json
 import socket
 import threading
@@ -55,42 +56,18 @@ class Rollout(Scenario):
         self.assertEqual(0, p.returncode, p.stdout + p.stderr)
         return p.stdout
 
-    def watch(self, dps) -> "Watch":
-        w = Watch(dps)
-        self.addCleanup(w.stop)
-        return w
-
-
-class Watch:
-    """Asks data planes again and again which version they run."""
-
-    def __init__(self, dps):
-        self.seen = {dp.id: [] for dp in dps}
-        self._dps = dps
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self):
-        while not self._stop.wait(0.05):
-            for dp in self._dps:
-                try:
-                    version = dp.version()
-                except Exception:
-                    continue
-                if version and version not in self.seen[dp.id][-1:]:
-                    self.seen[dp.id].append(version)
-
-    def stop(self):
-        self._stop.set()
-        self._thread.join(20)
-        return self.seen
+    def served(self, dps) -> dict[str, list[str]]:
+        """Every version that each data plane has ever served, in order, from its log."""
+        versions = {}
+        for dp in dps:
+            lines = [json.loads(line) for line in dp.log().splitlines() if '"msg":"serving"' in line]
+            versions[dp.id] = [v for v, _ in itertools.groupby(r["version"] for r in lines)]
+        return versions
 
 
 class Steps(Rollout):
     def test_one_then_half_then_all(self):
         cp, dps = self.staged(self.text(self.a))
-        watch = self.watch(dps)
         before = cp.status()
         new = self.dir / "new.yaml"
         new.write_text(self.text(self.b))
@@ -110,7 +87,7 @@ class Steps(Rollout):
         self.assert_no_failures(load)
         status = cp.status()
         self.assertNotIn("rollout", status)
-        for seen in watch.stop().values():
+        for seen in self.served(dps).values():
             self.assertEqual([before["version"], status["version"]], seen)
         r = self.rollout(cp)
         self.assertEqual(("done", 3, 2, 1), (r["phase"], r["step"], r["revision"], r["baseRevision"]))
@@ -119,7 +96,6 @@ class Steps(Rollout):
     def test_a_failing_change_is_rolled_back(self):
         bad = self.origin("bad", broken, record=False)
         cp, dps = self.staged(self.text(self.a))
-        watch = self.watch(dps)
         before = cp.status()["version"]
         new = self.dir / "new.yaml"
         new.write_text(self.text(bad))
@@ -133,8 +109,8 @@ class Steps(Rollout):
             self.wait_load(load, 50)
             self.assertEqual(failed, len(load.failures), load.failures[-3:])
         bad_version = self.rollout(cp)["version"]
-        had = [dp for dp, seen in watch.stop().items() if bad_version in seen]
-        self.assertEqual(1, len(had), watch.seen)
+        had = [dp for dp, seen in self.served(dps).items() if bad_version in seen]
+        self.assertEqual(1, len(had), "only the canary has ever had it")
         self.assertEqual(self.rollout(cp)["chosen"], had)
         status = cp.status()
         self.assertEqual((before, 3, "error", "aborted"), (
@@ -149,14 +125,13 @@ class Steps(Rollout):
         foreign = socket.create_server(("127.0.0.1", port))
         self.addCleanup(foreign.close)
         cp, dps = self.staged(self.text(self.a, more="canary: {name: dp3}"))
-        watch = self.watch(dps)
         before = cp.status()["version"]
         write(cp.config, self.text(self.b, more="canary: {name: dp3}", port=port))
         r = self.wait_phase(cp, "aborted")
         self.assertIn("1 data plane rejected it: dp3", r["reason"])
         self.assertIn(str(port), r["reason"])
         self.wait_applied(cp, dps)
-        for seen in watch.stop().values():
+        for seen in self.served(dps).values():
             self.assertEqual([before], seen)
         p = cp.cli("status", "--wait", "--timeout", "20s")
         self.assertEqual(1, p.returncode, p.stdout)
@@ -221,7 +196,6 @@ class Steering(Rollout):
         old = dps[0].version()
         late = self.data_plane("late", cp)
         self.wait_ready(late)
-        watch = self.watch([*dps, late])
         dps[1].kill()
         dps[0].kill()
         self.wait_state(cp, dps[1], "disconnected")
@@ -229,21 +203,24 @@ class Steering(Rollout):
         dps[1].start()
         self.wait_state(cp, dps[1], "applied")
         self.wait_state(cp, dps[0], "pending")
-        eventually(lambda: len(watch.seen["dp2"]) and len(watch.seen["dp1"]), "they are back")
-        seen = watch.stop()
-        self.assertEqual({"dp1": [old], "dp2": [new], "dp3": [old], "dp4": [old], "late": [old]}, seen)
+        seen = self.served([*dps, late])
+        self.assertEqual({"dp1": [old], "dp2": [old, new], "dp3": [old], "dp4": [old], "late": [old]}, seen)
         self.assertEqual("baking", self.rollout(cp)["phase"])
         # A clean stop is no failure.
         dps[1].terminate()
         self.assertEqual(0, dps[1].wait())
-        r = eventually(lambda: (r := self.rollout(cp))["phase"] == "baking" and r["chosen"] != ["dp2"] and r, "another takes its place", 60)
+        r = eventually(lambda: self._replaced(cp), "another takes its place", 60)
         self.assertEqual(1, len(r["chosen"]))
+
+    def _replaced(self, cp) -> dict:
+        r = self.rollout(cp)
+        assert r["phase"] == "baking" and r["chosen"] != ["dp2"], r
+        return r
 
     def test_another_change_takes_its_place(self):
         c = self.origin("c", record=False)
         cp, dps = self.begin()
         first, old = cp.status()["version"], dps[0].version()
-        watch = self.watch(dps)
         write(cp.config, self.text(c, more=self.SLOW).replace("bake: 1s", "bake: 1h"))
         r = self.wait_phase(cp, "baking", 3)
         self.assertEqual((3, 1, ["dp2"]), (r["revision"], r["baseRevision"], r["chosen"]))
@@ -253,8 +230,8 @@ class Steering(Rollout):
         status = self.wait_applied(cp, dps, after=3)
         self.assertNotIn("rollout", status)
         self.assertEqual((old, "ok"), (status["version"], status["config"]["lastLoad"]))
-        seen = watch.stop()
-        self.assertEqual([first, r["version"], old], seen["dp2"])
+        seen = self.served(dps)
+        self.assertEqual([old, first, r["version"], old], seen["dp2"])
         for other in ("dp1", "dp3", "dp4"):
             self.assertEqual([old], seen[other])
 

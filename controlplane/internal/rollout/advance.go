@@ -154,6 +154,7 @@ func (r *Rollout) missed(now time.Time, fleet []DataPlane, seen map[string]bool)
 			r.away[id] = r.settle.Add(-r.opts.Grace)
 		case r.left[id].IsZero():
 			r.left[id] = now
+			delete(r.away, id) // it has come back and said goodbye
 		case now.Sub(r.left[id]) >= r.opts.Grace:
 			delete(r.Chosen, id)
 			delete(r.left, id)

@@ -351,6 +351,16 @@ func TestACanaryThatLeavesIsReplaced(t *testing.T) {
 	m.until(Done)
 }
 
+// Between two looks a data plane that was away can come back and say goodbye.
+func TestACanaryThatIsAwayAndLeavesIsReplaced(t *testing.T) {
+	m := newSim(t, 4, settings("1", "100%"))
+	s := m.canary()
+	s.away = true
+	m.tick()
+	s.away, s.gone = false, true
+	m.until(Done)
+}
+
 func TestNobodyIsConnected(t *testing.T) {
 	m := newSim(t, 0, settings("1", "100%"))
 	for range 100 {
