@@ -34,6 +34,7 @@ CONTROL_PLANE = {
     "controlplane_config_info": "gauge",
     "controlplane_config_loads_total": "counter",
     "controlplane_config_last_load_successful": "gauge",
+    "controlplane_history_last_write_successful": "gauge",
     "controlplane_pushes_total": "counter",
     "controlplane_table_bytes_sent_total": "counter",
     "controlplane_tables_sent_total": "counter",

@@ -76,10 +76,10 @@ func rollback(ctx context.Context, env *Env, r *remote, w *waitFlags, output out
 	if output == "table" {
 		outcome := "is the running configuration again, as"
 		switch {
+		case !result.Changed && result.RollingOut:
+			outcome = "is what is being rolled out,"
 		case !result.Changed:
 			outcome = "means the same as the running configuration,"
-		case result.RollingOut:
-			outcome = "is rolled out in steps (see controlplane rollout status), as"
 		}
 		fmt.Fprintf(env.Stdout, "revision %d %s revision %d (version %s)\n", request.GetRevision(), outcome, result.Revision, short(result.Version))
 	}

@@ -327,3 +327,21 @@ func TestADirectoryThatCannotBeWrittenIsAnError(t *testing.T) {
 		t.Errorf("newest %d, last %d", s.Newest().Revision, s.Last())
 	}
 }
+
+// BenchmarkAdd is what keeping a configuration of 100,000 endpoints adds to a change.
+func BenchmarkAdd(b *testing.B) {
+	s, err := history.Open(b.TempDir(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
+	var content []byte
+	for i := range 100_000 {
+		content = fmt.Appendf(content, "- {from: /e/%d, pool: [\"http://10.1.%d.%d:8080\", \"http://10.2.%d.%d:8080\"]}\n", i, i/250, i%250, i/250, i%250)
+	}
+	b.SetBytes(int64(len(content)))
+	for i := uint64(1); b.Loop(); i++ {
+		if err := s.Add(history.Entry{Revision: i, Version: "v"}, content); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -131,9 +131,9 @@ func (l *Loader) nextRevision(version string) uint64 {
 // so from the beginning: those are not refused because the history cannot be written,
 // which is tried again.
 func (l *Loader) record(c change, t *fleet.Table) error {
-	l.unkept = nil
 	if l.opts.History.Newest().Revision == t.Revision {
 		l.keepText(c) // the last run has ended with it
+		l.noteKept(nil)
 		return nil
 	}
 	entry := history.Entry{
@@ -153,6 +153,7 @@ func (l *Loader) record(c change, t *fleet.Table) error {
 	if err == nil {
 		err = draft.Commit()
 	}
+	l.unkept = nil
 	if err != nil {
 		l.unkept = &unkept{entry, c.data}
 	}
@@ -193,11 +194,14 @@ func (l *Loader) keep() {
 	l.noteKept(err)
 }
 
-// noteKept logs that the history could not be written, once for each reason.
+// noteKept notes whether the history has the running configuration, and logs why not,
+// once for each reason.
 func (l *Loader) noteKept(err error) {
 	text := ""
+	l.kept.Set(1)
 	if err != nil {
 		text = err.Error()
+		l.kept.Set(0)
 	}
 	if text != "" && text != l.keepError {
 		l.opts.Log.Error("revision not kept; it is tried again", "error", err)

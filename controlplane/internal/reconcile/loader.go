@@ -104,6 +104,7 @@ type Loader struct {
 
 	loads, rollouts *prometheus.CounterVec
 	successful      prometheus.Gauge
+	kept            prometheus.Gauge
 }
 
 // outcome of a load.
@@ -132,6 +133,10 @@ func New(file *source.File, f *fleet.Fleet, opts Options) *Loader {
 			Help: "Roll-outs that are over, by result: done, aborted or superseded.",
 		}, []string{"result"}),
 		rollout: opts.Rollout,
+		kept: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "controlplane_history_last_write_successful",
+			Help: "Whether the history has the running configuration.",
+		}),
 		successful: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "controlplane_config_last_load_successful",
 			Help: "Whether the newest content of the configuration is the running one.",
@@ -448,6 +453,7 @@ func (l *Loader) Status() *fleetv1.StatusResponse {
 func (l *Loader) Describe(ch chan<- *prometheus.Desc) {
 	l.loads.Describe(ch)
 	l.successful.Describe(ch)
+	l.kept.Describe(ch)
 	l.rollouts.Describe(ch)
 	for _, d := range []*prometheus.Desc{phaseDesc, stepDesc, stepsDesc, chosenDesc} {
 		ch <- d
@@ -458,6 +464,7 @@ func (l *Loader) Describe(ch chan<- *prometheus.Desc) {
 func (l *Loader) Collect(ch chan<- prometheus.Metric) {
 	l.loads.Collect(ch)
 	l.successful.Collect(ch)
+	l.kept.Collect(ch)
 	l.rollouts.Collect(ch)
 	collectRollout(l.shown.Load(), ch)
 }

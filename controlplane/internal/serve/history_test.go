@@ -115,6 +115,7 @@ func TestATextThatMeansTheSameTakesThePlaceOfTheOther(t *testing.T) {
 	r.stop()
 	save(t, file, offline)
 	r = start(t, file, withState(dir))
+	r.metric(t, "controlplane_history_last_write_successful 1")
 	r.stop()
 	check(t, kept(t, dir), 1, offline)
 }
@@ -239,9 +240,18 @@ func TestAHistoryThatCannotBeWritten(t *testing.T) {
 	if !strings.Contains(r.log.String(), "revision not kept") {
 		t.Errorf("not logged:\n%s", r.log)
 	}
+	r.metric(t, "controlplane_history_last_write_successful 0")
+	// The edit is not forgotten by an apply that is refused.
+	if a, err := r.fleet.Apply(t.Context(), &fleetv1.ApplyRequest{Name: "x.yaml", Config: []byte(text(4))}); err == nil {
+		t.Errorf("got %v", a)
+	}
 	if err := os.Rename(place+".away", place); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "it is kept after all", func() bool { return kept(t, dir).Newest().Revision == 2 })
 	check(t, kept(t, dir), 2, text(3))
+	eventually(t, "the metric says so", func() bool {
+		_, body, _ := r.get(t, "/metrics")
+		return strings.Contains(body, "controlplane_history_last_write_successful 1\n")
+	})
 }
