@@ -123,6 +123,9 @@ class Fleet(Encrypted):
             self.logs(late, "certificate has expired: nobody will accept it")
             self.logs(late, "expired on 2001-01-01 00:00 UTC): expired certificate")
             self.logs(cp, "the certificate of data plane dp4 expired on 2001-01-01 00:00 UTC")
+            # A new one is all that it needs.
+            self.make("issue", "--dataplane", "dp4", "--force")
+            self.wait_applied(cp, [dp, late])
         with self.subTest("plaintext"):
             plain = self.data_plane("dp6", cp)
             self.logs(plain, "as a control plane with encryption does: give --tls-ca, --tls-cert and --tls-key")
@@ -152,7 +155,7 @@ class Fleet(Encrypted):
             self.assertIn("as a control plane with encryption does", p.stderr)
 
         # None of this has changed anything.
-        self.assertEqual(["dp1"], [d["id"] for d in cp.status()["dataplanes"]])
+        self.assertEqual(["dp1", "dp4"], [d["id"] for d in cp.status()["dataplanes"]])
         self.assertEqual(1, cp.status()["revision"])
         self.assertEqual("a", get(self.port, "/x").text)
 
