@@ -24,8 +24,10 @@ const (
 	maxVersionSize = 128       // a version is 64 hexadecimal digits today
 
 	// maxParts bounds the endpoints, and what is listed in them, in one table.
-	// Each takes 2 bytes on the wire at least and a hundred times that in memory.
-	maxParts = 10_000_000
+	// Each takes minPartSize bytes on the wire at least and a hundred times that in
+	// memory.
+	maxParts    = 10_000_000
+	minPartSize = 2
 )
 
 // offer is a route table as it was sent or stored: not yet decoded, not yet
@@ -81,6 +83,9 @@ func (o *offer) unpack() ([]byte, error) {
 // tooManyParts counts what decoding the table would allocate, without doing it.
 // Bytes that are no table are left to the decoder to refuse.
 func tooManyParts(table []byte) bool {
+	if len(table) <= minPartSize*maxParts {
+		return false
+	}
 	n := 0
 	count := func(f routetable.Field) bool {
 		if f.Kind == protowire.BytesType {
