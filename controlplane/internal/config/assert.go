@@ -129,7 +129,8 @@ func (r *reader) expect(n node, at *path, t *Test) {
 	}
 	r.mapping(n, at, expectSchema, "{endpoint: index}", func(key *schema, v node, at *path) {
 		kind := ExpectationKind(key.key)
-		value, ok := "", false
+		var value string
+		var ok bool
 		switch kind {
 		case ExpectEndpoint:
 			value, ok = r.text(v, at, "the name of an endpoint, or none", notEmpty)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 
 	"reverseproxy/controlplane/internal/compile"
 	"reverseproxy/controlplane/internal/config"
@@ -419,7 +420,7 @@ func BenchmarkMake(b *testing.B) {
 			}
 			running.Endpoints = append(running.Endpoints, e)
 			if i != n/2 {
-				planned.Endpoints = append(planned.Endpoints, e)
+				planned.Endpoints = append(planned.Endpoints, proto.CloneOf(e))
 			}
 			in.Rates.Endpoints = append(in.Rates.Endpoints, live(e.GetName(), 1, 1))
 		}
