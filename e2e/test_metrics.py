@@ -39,6 +39,7 @@ CONTROL_PLANE = {
     "controlplane_table_bytes_sent_total": "counter",
     "controlplane_tables_sent_total": "counter",
     "controlplane_convergence_seconds": "histogram",
+    "controlplane_switch_spread_seconds": "histogram",
     "controlplane_build_info": "gauge",
     "controlplane_drained_backends": "gauge",
     "go_goroutines": "gauge",

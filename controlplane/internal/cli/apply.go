@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"reverseproxy/controlplane/internal/config"
 	"reverseproxy/controlplane/internal/status"
@@ -26,6 +28,12 @@ The plan is printed first, see controlplane plan --help. When standard input and
 are a terminal it is applied only after a y; --yes asks nothing. With -o json there is no
 plan.
 
+With --atomic, every data plane that is known fetches, verifies and compiles CONFIG first,
+and only when all are ready does any change: then all do, within milliseconds, and there
+is no roll-out. When one rejects it, is not connected, is of an earlier release, or takes
+longer than --timeout, nothing changes anywhere, there is a row for each, and the exit
+status is 1.
+
 With --wait, a roll-out in steps is waited for as long as it makes progress, unless
 there is a --timeout; exit status 1 when it was aborted.`,
 	setUp: setUpApply,
@@ -40,6 +48,7 @@ func setUpApply(env *Env, flags *pflag.FlagSet) func(context.Context, []string) 
 	force := flags.Bool("force", false, "accept that most endpoints, or all, are dropped")
 	yes := flags.BoolP("yes", "y", false, "apply without asking, also on a terminal")
 	steps := flags.StringSlice("steps", nil, "roll it out in these `steps`, such as 1,25%,100%, and not in those of CONFIG; 100%: at once")
+	flags.BoolVar(&w.atomic, "atomic", false, "change all data planes at the same moment, or none; with --timeout and --expect")
 	message := flags.StringP("message", "m", "", "why, for the history; a `text`")
 	w.flags(flags)
 	return func(ctx context.Context, args []string) error {
@@ -51,6 +60,9 @@ func setUpApply(env *Env, flags *pflag.FlagSet) func(context.Context, []string) 
 			return err
 		}
 		if flags.Changed("steps") {
+			if w.atomic {
+				return usagef("--atomic and --steps exclude each other")
+			}
 			if _, err := config.ParseSteps(*steps); err != nil {
 				return usagef("--steps: %v", err)
 			}
@@ -65,6 +77,9 @@ func setUpApply(env *Env, flags *pflag.FlagSet) func(context.Context, []string) 
 		defer r.close()
 		request := &fleetv1.ApplyRequest{
 			Name: name, Config: data, Force: *force, Steps: *steps, Author: env.Author, Message: *message,
+		}
+		if w.atomic {
+			request.Atomic, request.PrepareTimeout, request.Expect = true, durationpb.New(w.timeout), uint32(w.expect)
 		}
 		if output == "table" {
 			if err := consent(ctx, env, &r, request, *yes); err != nil {
@@ -83,6 +98,10 @@ type applyResult struct {
 	Problems []string `json:"problems"` // never null
 	// RollingOut is whether it goes through the fleet in steps.
 	RollingOut bool `json:"rollingOut"`
+	// With --atomic: why nothing has changed, or the time between the first data plane
+	// that was seen to have changed and the last.
+	Unprepared    []string `json:"unprepared,omitempty"`
+	SpreadSeconds *float64 `json:"spreadSeconds,omitempty"`
 	// With --wait: whether all data planes have applied it, why not, and those
 	// that have not.
 	Applied    *bool              `json:"applied,omitempty"`
@@ -95,7 +114,11 @@ func apply(ctx context.Context, env *Env, r *remote, w *waitFlags, output output
 	if err != nil {
 		return err
 	}
-	limit, cancel := context.WithTimeout(ctx, applyTimeout)
+	most := applyTimeout
+	if request.GetAtomic() {
+		most += w.timeout
+	}
+	limit, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	answer, err := r.fleet.Apply(limit, request)
 	if err != nil {
@@ -103,7 +126,11 @@ func apply(ctx context.Context, env *Env, r *remote, w *waitFlags, output output
 	}
 	result := applyResult{
 		Version: answer.GetVersion(), Revision: answer.GetRevision(), Changed: answer.GetChanged(),
-		Problems: append([]string{}, answer.GetProblems()...), RollingOut: answer.GetRollingOut(),
+		Problems: append([]string{}, answer.GetProblems()...), RollingOut: answer.GetRollingOut(), Unprepared: answer.GetUnprepared(),
+	}
+	if answer.GetSpread() != nil {
+		spread := answer.GetSpread().AsDuration().Seconds()
+		result.SpreadSeconds = &spread
 	}
 	if len(result.Problems) > 0 {
 		if output == "json" {
@@ -111,6 +138,13 @@ func apply(ctx context.Context, env *Env, r *remote, w *waitFlags, output output
 		}
 		fmt.Fprintln(env.Stderr, strings.Join(result.Problems, "\n"))
 		return fmt.Errorf("%s was refused; nothing has changed", request.GetName())
+	}
+	if len(result.Unprepared) > 0 {
+		if output == "json" {
+			return result.print(env, errReported)
+		}
+		fmt.Fprintln(env.Stdout, strings.Join(result.Unprepared, "\n"))
+		return fmt.Errorf("%s is not ready on every data plane; nothing has changed", request.GetName())
 	}
 	if output == "table" {
 		outcome := "is the running configuration now"
@@ -123,6 +157,9 @@ func apply(ctx context.Context, env *Env, r *remote, w *waitFlags, output output
 			outcome = "was the running configuration already"
 		}
 		fmt.Fprintf(env.Stdout, "%s: revision %d (version %s) %s\n", request.GetName(), answer.GetRevision(), short(answer.GetVersion()), outcome)
+		if spread := answer.GetSpread(); spread != nil {
+			fmt.Fprintf(env.Stdout, "all data planes changed within %s\n", spread.AsDuration().Round(10*time.Microsecond))
+		}
 	}
 	return conclude(ctx, env, r, w, output, result, before)
 }

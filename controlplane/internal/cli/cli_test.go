@@ -670,6 +670,51 @@ func TestApply(t *testing.T) {
 	})
 }
 
+func TestApplyAtOnce(t *testing.T) {
+	c := start(t, good)
+	fleettest.Start(t, c.server, "a", nil, fleettest.Apply)
+	fleettest.Start(t, c.server, "b", nil, rejectPort(8002))
+	c.waitKnown(t, 2)
+	before := c.status(t)
+	plain := func(r result, file string) string {
+		out := strings.ReplaceAll(masked(c, r.stdout), file, "next.yaml")
+		return regexp.MustCompile(`within \S+`).ReplaceAllString(out, "within 1.5ms")
+	}
+
+	refused := write(t, "refused.yaml", strings.Replace(good, "8000", "8002", 1))
+	r := c.cli(t, "apply", refused, "--atomic")
+	r.want(t, 1, "", "refused.yaml is not ready on every data plane; nothing has changed")
+	golden(t, "apply-unprepared.txt", plain(r, refused))
+	c.cli(t, "apply", refused, "--atomic", "-o", "json").want(t, 1, `"unprepared": [`, "")
+	c.cli(t, "apply", refused, "--atomic", "--expect", "3").want(t, 1, "at least 3 are expected", "")
+	if after := c.status(t); after.Revision != before.Revision || after.Version != before.Version {
+		t.Errorf("status changed: %+v", after)
+	}
+	if data, err := os.ReadFile(c.file); err != nil || string(data) != good {
+		t.Errorf("the watched file has\n%s, %v", data, err)
+	}
+
+	next := write(t, "next.yaml", strings.Replace(good, "8000", "8001", 1))
+	r = c.cli(t, "apply", next, "--atomic", "--wait", "--expect", "2")
+	r.want(t, 0, "applied by 2 data planes", "")
+	golden(t, "apply-atomic.txt", plain(r, next))
+	c.cli(t, "apply", next, "--atomic", "-o", "json").want(t, 0, `"changed": false`, "")
+	c.cli(t, "apply", next, "--atomic", "--steps", "1").want(t, 2, "", "exclude each other")
+	c.cli(t, "apply", next, "--expect", "1").want(t, 2, "", "--wait")
+
+	// Several take turns.
+	var all sync.WaitGroup
+	for i := range 5 {
+		all.Go(func() {
+			c.cli(t, "apply", write(t, "x.yaml", strings.Replace(good, "8000", fmt.Sprint(9000+i), 1)), "--atomic").want(t, 0, "all data planes changed within", "")
+		})
+	}
+	all.Wait()
+	if after := c.status(t); after.Revision != before.Revision+6 {
+		t.Errorf("revision %d after 6 changes of %d", after.Revision, before.Revision)
+	}
+}
+
 // A file and `apply` that change at the same time end in one of both states, and
 // file and fleet agree.
 func TestApplyAndEditsAtTheSameTime(t *testing.T) {

@@ -34,6 +34,8 @@ type waitFlags struct {
 	// given: the timeout also ends the waiting for a roll-out that makes progress.
 	given  bool
 	expect int
+	// atomic: timeout and expect are for the preparing, too.
+	atomic bool
 }
 
 func (w *waitFlags) flags(f *pflag.FlagSet) {
@@ -44,9 +46,13 @@ func (w *waitFlags) flags(f *pflag.FlagSet) {
 
 // check refuses values that make no sense, and flags without --wait.
 func (w *waitFlags) check(f *pflag.FlagSet) error {
+	with := "--wait"
+	if f.Lookup("atomic") != nil {
+		with += " or --atomic"
+	}
 	switch {
-	case !w.wait && (f.Changed("timeout") || f.Changed("expect")):
-		return usagef("--timeout and --expect go together with --wait")
+	case !w.wait && !w.atomic && (f.Changed("timeout") || f.Changed("expect")):
+		return usagef("--timeout and --expect go together with %s", with)
 	case w.timeout <= 0:
 		return usagef("--timeout must be more than zero")
 	case w.expect < 0:

@@ -97,6 +97,10 @@ type Fleet struct {
 	// announcement counts how often they were.
 	announcement uint64
 	places       places
+	// preparing is what data planes are to have ready, nil when nothing is; switching is
+	// the last switch to it.
+	preparing *preparation
+	switching *switching
 	// versions are what deltas may start from.
 	versions indexes
 	// drained are the backends that are watched, sorted by URL; the slice is not
@@ -135,13 +139,15 @@ func (f *Fleet) Desired() *Table {
 }
 
 // Publish makes a table the desired one and returns it. Revisions only grow: when they
-// were continued from a data plane since the table was made, it gets the next.
+// were continued from a data plane since the table was made, it gets the next. Data
+// planes that have it ready are told to switch to it, the others are sent it.
 func (f *Fleet) Publish(t *Table) *Table {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if cur := f.Desired(); cur != nil && cur.Revision >= t.Revision {
 		t = t.withRevision(cur.Revision + 1)
 	}
+	f.release(t)
 	f.aim(newGoal(t))
 	return t
 }
@@ -203,7 +209,11 @@ func (f *Fleet) connect(h *routetablev1.Hello, peer string) (*session, error) {
 	f.sessions[s.id] = append(slices.DeleteFunc(f.sessions[s.id], func(o *session) bool { return !o.connected }), s)
 	for _, o := range f.sessions[s.id] {
 		f.count(o, o == s) // until it speaks, another is this one's past
+		if o != s {
+			f.depart(o, "has come back on another stream")
+		}
 	}
+	f.involve(s)
 	s.toldLive, s.announcement = f.live, f.announcement // its first heartbeat asks
 	f.adopt(s)
 	f.keep(s)
@@ -224,6 +234,7 @@ func (f *Fleet) disconnect(s *session, reason string) {
 		return // it said goodbye
 	}
 	s.connected = false
+	f.depart(s, "has lost its stream: "+reason)
 	f.places.vacate(s)
 	f.discard(s)
 	s.lastContact = f.opts.Now()
@@ -319,12 +330,15 @@ func (f *Fleet) handle(s *session, m *routetablev1.SubscribeRequest) (done bool,
 		f.applied(s, m.Applied.GetVersion(), m.Applied.GetRevision(), routetablev1.Source_SOURCE_STREAM)
 	case *routetablev1.SubscribeRequest_Rejected:
 		f.rejected(s, m.Rejected)
+	case *routetablev1.SubscribeRequest_Prepared:
+		f.isReady(s, m.Prepared.GetVersion())
 	case *routetablev1.SubscribeRequest_Resend:
 		f.resend(s, m.Resend)
 	case *routetablev1.SubscribeRequest_Heartbeat:
 		err = f.heartbeat(s, m.Heartbeat)
 	case *routetablev1.SubscribeRequest_Goodbye:
 		s.connected = false
+		f.depart(s, "")
 		f.count(s, false)
 		f.discard(s)
 		f.remove(s)
@@ -354,6 +368,7 @@ func (f *Fleet) applied(s *session, version string, revision uint64, source rout
 		return
 	}
 	s.flight, s.told = nil, t
+	f.switched(s, true)
 	f.metrics.pushes.WithLabelValues(pushApplied).Inc()
 	// A data plane that was not there when the change was accepted has been
 	// converging only since it came, and one that had to wait for its step since then.
@@ -371,11 +386,15 @@ func (f *Fleet) applied(s *session, version string, revision uint64, source rout
 // anything and changes nothing: not the state, and not the log, which a data
 // plane could fill that way. f.mu is held.
 func (f *Fleet) rejected(s *session, r *routetablev1.Rejected) {
+	if f.cannotPrepare(s, r) {
+		return
+	}
 	if s.flight == nil || s.flight.Version != r.GetVersion() {
 		f.opts.Log.Debug("rejection of a version that is not in flight", "id", s.id, "session", s.sessionID)
 		return
 	}
 	s.flight = nil
+	f.switched(s, false)
 	f.metrics.pushes.WithLabelValues(pushRejected).Inc()
 	reasons := describe(r.GetProblems())
 	s.parked, s.reasons = r.GetVersion(), reasons
@@ -404,12 +423,14 @@ const (
 	stepReport                // ask for a heartbeat
 	stepCurrent               // tell that its table runs there already
 	stepTable                 // send its table
+	stepHold                  // send the table that is prepared
+	stepDiscard               // tell it to drop the table that it has ready
+	stepCommit                // tell it to put that in force
 )
 
 // next decides what to do for the session, and returns the goal it decided by. What it
-// asks for is noted as done, except for stepPlacement and stepAlive, which
-// takePlacement and takeAlive note, and stepTable, which begin notes once there is a
-// slot to send in.
+// asks for is noted as done by whoever takes the message, except for stepReport and
+// stepCurrent, and for a table once there is a slot to send it in.
 func (f *Fleet) next(s *session) (step, *Goal) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -423,8 +444,14 @@ func (f *Fleet) next(s *session) (step, *Goal) {
 	case s.askOwed:
 		s.askOwed = false
 		return stepReport, g
+	case settled && f.wantsHold(s):
+		return stepHold, g
+	case settled && f.wantsDrop(s):
+		return stepDiscard, g
 	case settled:
 		return stepWait, g
+	case s.ready && s.held.Version == t.Version && s.version != t.Version:
+		return stepCommit, g
 	case s.version != t.Version:
 		return stepTable, g
 	}
@@ -445,6 +472,7 @@ func (f *Fleet) begin(s *session) (t *Table, base *index) {
 	}
 	s.flight, s.flightSince = t, f.opts.Now()
 	s.unpark()
+	f.unhold(s)
 	if s.deltas && s.whole != t.Version {
 		base = f.versions.of(s.version)
 	}

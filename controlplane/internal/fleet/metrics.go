@@ -22,6 +22,7 @@ const (
 type metrics struct {
 	pushes      *prometheus.CounterVec
 	convergence prometheus.Histogram
+	spread      prometheus.Histogram
 	tables      *prometheus.CounterVec
 	bytes       *prometheus.CounterVec
 	// whole and delta are the parts of tables and bytes.
@@ -50,6 +51,11 @@ func newMetrics() *metrics {
 			Help:    "Time from the acceptance of a change, or from the connection of a data plane that came later, until that data plane has applied it.",
 			Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300},
 		}),
+		spread: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "controlplane_switch_spread_seconds",
+			Help:    "Time between the first and the last data plane that was seen to have switched to a table that all had prepared.",
+			Buckets: []float64{0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10},
+		}),
 	}
 	for _, result := range []string{pushApplied, pushRejected, pushAbandoned, pushFailed, pushResent} {
 		m.pushes.WithLabelValues(result)
@@ -72,6 +78,7 @@ var (
 func (f *Fleet) Describe(ch chan<- *prometheus.Desc) {
 	f.metrics.pushes.Describe(ch)
 	f.metrics.convergence.Describe(ch)
+	f.metrics.spread.Describe(ch)
 	f.metrics.tables.Describe(ch)
 	f.metrics.bytes.Describe(ch)
 	ch <- dataplanesDesc
@@ -84,6 +91,7 @@ func (f *Fleet) Describe(ch chan<- *prometheus.Desc) {
 func (f *Fleet) Collect(ch chan<- prometheus.Metric) {
 	f.metrics.pushes.Collect(ch)
 	f.metrics.convergence.Collect(ch)
+	f.metrics.spread.Collect(ch)
 	f.metrics.tables.Collect(ch)
 	f.metrics.bytes.Collect(ch)
 	counts := f.counts()

@@ -248,7 +248,15 @@ func (st *stream) send() {
 				Current: &routetablev1.Current{Version: goal.of(st.session).Version, Revision: goal.of(st.session).Revision},
 			}})
 		case stepTable:
-			err = st.sendTable()
+			err = st.inSlot(st.sendTable)
+		case stepHold:
+			err = st.inSlot(st.sendHold)
+		case stepDiscard:
+			err = st.write(st.server.fleet.takeDiscard(st.session))
+		case stepCommit:
+			if m := st.server.fleet.takeCommit(st.session); m != nil {
+				err = st.write(m)
+			}
 		}
 		if err != nil {
 			st.end(err)
@@ -257,9 +265,9 @@ func (st *stream) send() {
 	}
 }
 
-// sendTable waits for a slot and sends the data plane's table, as far as it stays
-// that. It returns early when the session has something else to do.
-func (st *stream) sendTable() error {
+// inSlot waits for a slot to send a table in. It returns early when the session has
+// something else to do.
+func (st *stream) inSlot(send func() error) error {
 	slots := st.server.slots
 	select {
 	case slots <- struct{}{}:
@@ -271,7 +279,33 @@ func (st *stream) sendTable() error {
 	free := sync.OnceFunc(func() { <-slots })
 	defer free()
 	defer time.AfterFunc(st.server.opts.SlotHold, free).Stop()
+	return send()
+}
 
+// sendHold sends the table that is prepared, as far as it is.
+func (st *stream) sendHold() error {
+	p := st.server.fleet.beginHold(st.session)
+	if p == nil {
+		return nil
+	}
+	for i, f := range p.frames {
+		if i > 0 {
+			if !st.server.fleet.prepares(p) {
+				return nil
+			}
+			if err := st.writeAlive(); err != nil {
+				return err
+			}
+		}
+		if err := st.write(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendTable sends the data plane's table, as far as it stays that.
+func (st *stream) sendTable() error {
 	t, base := st.server.fleet.begin(st.session)
 	if t == nil {
 		return nil

@@ -54,6 +54,12 @@ type session struct {
 	whole string
 	// deltas: it understands them.
 	deltas bool
+	// prepares: it understands tables that it is to hold. held is the one that it has
+	// been sent last, and not to put in force yet; nil: none. ready: it has said that it
+	// is.
+	prepares bool
+	held     *Table
+	ready    bool
 	// told is the last table it was told about with Current.
 	told *Table
 
@@ -121,6 +127,7 @@ func newSession(h *routetablev1.Hello, peer string) (*session, error) {
 		revision:  h.GetState().GetRevision(),
 		source:    h.GetState().GetSource(),
 		deltas:    slices.Contains(h.GetFeatures(), routetablev1.Feature_FEATURE_DELTA),
+		prepares:  slices.Contains(h.GetFeatures(), routetablev1.Feature_FEATURE_PREPARE),
 		place:     noPlace,
 		toldPlace: noPlace,
 		wake:      make(chan struct{}, 1),
@@ -170,6 +177,8 @@ func checkReport(m *routetablev1.SubscribeRequest) error {
 		return checkText("applied: version", m.Applied.GetVersion(), maxText)
 	case *routetablev1.SubscribeRequest_Rejected:
 		return checkText("rejected: version", m.Rejected.GetVersion(), maxText)
+	case *routetablev1.SubscribeRequest_Prepared:
+		return checkText("prepared: version", m.Prepared.GetVersion(), maxText)
 	case *routetablev1.SubscribeRequest_Resend:
 		return checkText("resend: version", m.Resend.GetVersion(), maxText)
 	case *routetablev1.SubscribeRequest_Heartbeat:

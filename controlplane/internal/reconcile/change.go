@@ -27,6 +27,9 @@ type change struct {
 	origin          fleetv1.Origin
 	author, message string
 	restores        uint64
+	// prepare has the data planes make the table ready before anything is durable, so
+	// that all change to it at once; nil: they do not.
+	prepare func(t *fleet.Table) error
 	// settle makes durable what else a restart must find, such as the file; nil:
 	// nothing else.
 	settle func() error
@@ -41,7 +44,10 @@ type unkept struct {
 // accept is the one way by which a configuration becomes the running one. What data
 // planes or people get to know of is durable before:
 //
-//	keep the roll-out ─> prepare the entry ─> settle ─> commit the entry ─> publish
+//	have it ready everywhere ─> keep the roll-out ─> prepare the entry ─> settle ─> commit the entry ─> publish
+//
+// The first is for a change that all data planes make at once, the second for one that
+// goes through the fleet in steps.
 //
 // A crash before settle leaves everything as it was, one after it is completed by
 // the next start, which finds in the entry what is in force. changed is false when the
@@ -55,6 +61,9 @@ func (l *Loader) accept(c change) (t *fleet.Table, changed bool, err error) {
 	effective := compile.Drain(c.content, c.drained)
 	version := routetable.Version(effective)
 	if cur := l.fleet.Desired(); cur != nil && cur.Version == version {
+		if c.prepare != nil && l.base != nil {
+			return nil, false, errStaged
+		}
 		return cur, false, l.keepOn(c)
 	}
 	if l.fleet.Desired() == nil {
@@ -67,6 +76,11 @@ func (l *Loader) accept(c change) (t *fleet.Table, changed bool, err error) {
 	s, err := l.stage(c, t)
 	if err != nil {
 		return nil, false, err
+	}
+	if c.prepare != nil {
+		if err := c.prepare(t); err != nil {
+			return nil, false, err
+		}
 	}
 	if s != nil {
 		if err := l.keepRollout(s.rollout); err != nil {

@@ -382,6 +382,13 @@ func (l *Loader) Apply(ctx context.Context, r *fleetv1.ApplyRequest) (t *fleet.T
 		return nil, false, nil, &StepsError{err}
 	}
 	c.origin, c.author, c.message = fleetv1.Origin_ORIGIN_APPLY, r.GetAuthor(), r.GetMessage()
+	if r.GetAtomic() {
+		if len(r.GetSteps()) > 0 {
+			return nil, false, nil, errAtomicSteps
+		}
+		c.prepare = l.preparing(ctx, r)
+		defer l.fleet.Release()
+	}
 	t, changed, err = l.replace(c)
 	return t, changed, nil, err
 }

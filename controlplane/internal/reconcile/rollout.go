@@ -143,10 +143,10 @@ func (l *Loader) earlier(revision uint64) (change, error) {
 }
 
 // stage returns in which steps a change that has a table goes through the fleet, nil
-// when every data plane gets it at once: that is what its settings say, or it is no
+// when every data plane gets it at once: that is what its settings say, or who applies it, or it is no
 // change by a file, or nothing runs that it could be compared with.
 func (l *Loader) stage(c change, t *fleet.Table) (*stage, error) {
-	if c.origin != fleetv1.Origin_ORIGIN_FILE && c.origin != fleetv1.Origin_ORIGIN_APPLY {
+	if c.prepare != nil || c.origin != fleetv1.Origin_ORIGIN_FILE && c.origin != fleetv1.Origin_ORIGIN_APPLY {
 		return nil, nil
 	}
 	first := l.fleet.Desired() == nil

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"reverseproxy/controlplane/internal/explain"
 	"reverseproxy/controlplane/internal/fleet"
@@ -56,9 +57,12 @@ func (s *Service) Apply(ctx context.Context, r *fleetv1.ApplyRequest) (*fleetv1.
 	s.log.Info("apply requested", "name", r.GetName(), "bytes", len(r.GetConfig()), "author", author, "force", r.GetForce())
 	t, changed, problems, err := s.loader.Apply(ctx, r)
 	var badSteps *StepsError
+	var unprepared *fleet.UnpreparedError
 	switch {
 	case errors.Is(err, errEmptyName), errors.As(err, &badSteps):
 		return nil, status.Error(codes.InvalidArgument, err.Error())
+	case errors.As(err, &unprepared):
+		return &fleetv1.ApplyResponse{Unprepared: unprepared.Reasons}, nil
 	case ctx.Err() != nil && t == nil:
 		return nil, status.FromContextError(ctx.Err()).Err()
 	case err != nil:
@@ -68,10 +72,14 @@ func (s *Service) Apply(ctx context.Context, r *fleetv1.ApplyRequest) (*fleetv1.
 		s.log.Warn("apply refused", "name", r.GetName(), "problems", len(problems), "first", problems[0])
 		return &fleetv1.ApplyResponse{Problems: problems}, nil
 	}
-	return &fleetv1.ApplyResponse{
+	answer := &fleetv1.ApplyResponse{
 		Version: t.Version, Revision: t.Revision, Changed: changed, Kept: s.loader.History().Kept(),
 		RollingOut: s.loader.RollingOut(t),
-	}, nil
+	}
+	if r.GetAtomic() && changed {
+		answer.Spread = durationpb.New(s.spread(ctx))
+	}
+	return answer, nil
 }
 
 // Rollout implements fleetv1.FleetServiceServer.

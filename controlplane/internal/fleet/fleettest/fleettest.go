@@ -52,7 +52,8 @@ func (d *DataPlane) SetInFlight(url string, n uint64) {
 	d.inFlight[url] = n
 }
 
-// Decide says why a table is rejected, with no reasons that it is applied.
+// Decide says why a table is rejected, with no reasons that it is applied, or ready when
+// that was asked.
 type Decide func(*routetablev1.RouteTable) (reasons []string)
 
 // Apply applies everything.
@@ -73,7 +74,10 @@ func Start(t *testing.T, server, id string, state *routetablev1.State, decide De
 		cancel()
 		t.Fatal(err)
 	}
-	hello := &routetablev1.Hello{Id: id, SessionId: rand.Text(), AdminAddress: "127.0.0.1:19000", Build: "test", State: state}
+	hello := &routetablev1.Hello{
+		Id: id, SessionId: rand.Text(), AdminAddress: "127.0.0.1:19000", Build: "test", State: state,
+		Features: []routetablev1.Feature{routetablev1.Feature_FEATURE_PREPARE},
+	}
 	if err := stream.Send(&routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Hello{Hello: hello}}); err != nil {
 		cancel()
 		t.Fatal(err)
@@ -110,18 +114,19 @@ func (d *DataPlane) follow(stream routetablev1.RouteTableService_SubscribeClient
 		if r := m.GetReport(); r != nil && stream.Send(d.report(state, r)) != nil {
 			return
 		}
-		c := m.GetChunk()
-		if c == nil {
+		answer := applied(m.GetCommit())
+		if c := m.GetChunk(); c != nil {
+			if c.GetIndex() == 0 {
+				data = nil
+			}
+			data = append(data, c.GetData()...)
+			if c.GetIndex()+1 == c.GetCount() {
+				answer = d.answer(c, data, decide)
+			}
+		}
+		if answer == nil {
 			continue
 		}
-		if c.GetIndex() == 0 {
-			data = nil
-		}
-		data = append(data, c.GetData()...)
-		if c.GetIndex()+1 < c.GetCount() {
-			continue
-		}
-		answer := d.answer(c, data, decide)
 		if a := answer.GetApplied(); a != nil {
 			state = &routetablev1.State{Version: a.GetVersion(), Revision: a.GetRevision(), Source: routetablev1.Source_SOURCE_STREAM}
 		}
@@ -129,6 +134,19 @@ func (d *DataPlane) follow(stream routetablev1.RouteTableService_SubscribeClient
 			return
 		}
 	}
+}
+
+// applied says that a table has been put in force, nil when none is to be.
+func applied(what interface {
+	GetVersion() string
+	GetRevision() uint64
+}) *routetablev1.SubscribeRequest {
+	if what.GetVersion() == "" {
+		return nil
+	}
+	return &routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Applied{
+		Applied: &routetablev1.Applied{Version: what.GetVersion(), Revision: what.GetRevision()},
+	}}
 }
 
 // report is the heartbeat that was asked for.
@@ -159,10 +177,13 @@ func (d *DataPlane) answer(c *routetablev1.Chunk, data []byte, decide Decide) *r
 		d.mu.Unlock()
 		reasons = decide(rt)
 	}
-	if len(reasons) == 0 {
-		return &routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Applied{
-			Applied: &routetablev1.Applied{Version: c.GetVersion(), Revision: c.GetRevision()},
+	switch {
+	case len(reasons) == 0 && c.GetHold():
+		return &routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Prepared{
+			Prepared: &routetablev1.Prepared{Version: c.GetVersion()},
 		}}
+	case len(reasons) == 0:
+		return applied(c)
 	}
 	r := &routetablev1.Rejected{Version: c.GetVersion(), Revision: c.GetRevision()}
 	for _, reason := range reasons {
