@@ -192,6 +192,26 @@ class ControlPlanes(Scenario):
         self.wait_applied(here, [dp])
         self.assertEqual((4, "b"), (applied(), get(own.port, "/x").text))
 
+    def test_in_a_roll_out_a_data_plane_stays_on_what_it_has(self):
+        cps = self.replicas("cp1", "cp2")
+        (mover,) = self.many(1, *cps)
+        here = self.home(mover, cps)
+        there = cps[1 - cps.index(here)]
+        others = [self.data_plane(name, there) for name in ("other1", "other2")]
+        self.wait_applied(there, others)
+        before = there.status()["version"]
+        write(here.config, self.config({"/x": [self.b]}, extra="rollout: {steps: [1, 100%], bake: 10m}"))
+        eventually(lambda: mover.version() not in ("", before), "it is the only one of its control plane, and the first")
+        new = mover.version()
+        eventually(lambda: sorted(dp.version() == new for dp in others) == [False, True], "one of two there has it as well")
+        updates = mover.metrics().sum("dataplane_config_updates_total")
+        here.kill()
+        eventually(lambda: there.data_planes().get("dp0", {}).get("version") == new, "it has moved")
+        eventually(lambda: mover.metrics().value("dataplane_controlplane_connected") == 1, "it is connected")
+        self.wait_state(there, mover, "applied")
+        self.assertEqual((new, updates), (mover.version(), mover.metrics().sum("dataplane_config_updates_total")))
+        self.assertEqual([False, True], sorted(dp.version() == new for dp in others))
+
     def test_when_all_are_away_it_comes_back_to_the_first_that_is_there(self):
         cps = self.replicas("cp1", "cp2")
         (dp,) = self.many(1, *cps)

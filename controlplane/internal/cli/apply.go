@@ -146,6 +146,9 @@ func apply(ctx context.Context, env *Env, r *remote, w *waitFlags, output output
 		fmt.Fprintln(env.Stdout, strings.Join(result.Unprepared, "\n"))
 		return fmt.Errorf("%s is not ready on every data plane; nothing has changed", request.GetName())
 	}
+	if request.GetAtomic() && answer.GetChanged() && answer.GetSpread() == nil {
+		return fmt.Errorf("the control plane is of an earlier release: %s is the running configuration now, but the data planes change to it one by one", request.GetName())
+	}
 	if output == "table" {
 		outcome := "is the running configuration now"
 		switch {

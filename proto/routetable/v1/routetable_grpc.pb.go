@@ -52,6 +52,9 @@ type RouteTableServiceClient interface {
 	// it may be sent ahead, to be put in force on Commit: both only to data planes that
 	// have named the Feature.
 	//
+	// The server ends a stream with ABORTED to have its data plane choose anew among all
+	// its control planes, this one included. Any other end is the loss of this one.
+	//
 	// Both sides ignore message kinds they do not know.
 	Subscribe(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SubscribeRequest, SubscribeResponse], error)
 }
@@ -98,6 +101,9 @@ type RouteTableServiceServer interface {
 	// A table may be sent as what differs from the one that the data plane serves, and
 	// it may be sent ahead, to be put in force on Commit: both only to data planes that
 	// have named the Feature.
+	//
+	// The server ends a stream with ABORTED to have its data plane choose anew among all
+	// its control planes, this one included. Any other end is the loss of this one.
 	//
 	// Both sides ignore message kinds they do not know.
 	Subscribe(grpc.BidiStreamingServer[SubscribeRequest, SubscribeResponse]) error
