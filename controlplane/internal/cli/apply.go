@@ -147,7 +147,8 @@ func apply(ctx context.Context, env *Env, r *remote, w *waitFlags, output output
 		return fmt.Errorf("%s is not ready on every data plane; nothing has changed", request.GetName())
 	}
 	if request.GetAtomic() && answer.GetChanged() && answer.GetSpread() == nil {
-		return fmt.Errorf("the control plane is of an earlier release: %s is the running configuration now, but the data planes change to it one by one", request.GetName())
+		// Some do not answer, or the control plane is of an earlier release.
+		return fmt.Errorf("%s is the running configuration now, but not all data planes were seen to change to it; see controlplane status", request.GetName())
 	}
 	if output == "table" {
 		outcome := "is the running configuration now"

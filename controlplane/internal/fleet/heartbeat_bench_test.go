@@ -84,12 +84,15 @@ func beat(b *testing.B, conn *grpc.ClientConn, id, version string, beats <-chan 
 	}
 	answered <- struct{}{}
 	for range beats {
-		err := stream.Send(&routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Heartbeat{
+		if err := stream.Send(&routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Heartbeat{
 			Heartbeat: &routetablev1.Heartbeat{State: state, RequestsTotal: 1 << 30},
-		}})
+		}}); err != nil {
+			b.Error(err)
+			return
+		}
 		for alive := false; !alive; {
-			var m *routetablev1.SubscribeResponse
-			if m, err = stream.Recv(); err != nil {
+			m, err := stream.Recv()
+			if err != nil {
 				b.Error(err)
 				return
 			}

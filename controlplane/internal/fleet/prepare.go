@@ -50,7 +50,7 @@ func (f *Fleet) Prepare(ctx context.Context, t *Table, expected int, timeout tim
 		select {
 		case <-p.news:
 		case <-late.C:
-			return f.tooLate(p, timeout)
+			f.tooLate(p, timeout)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -106,8 +106,8 @@ func (f *Fleet) verdict(p *preparation, expected int) (over bool, err error) {
 	return len(p.waiting) == 0, nil
 }
 
-// tooLate returns who has not answered.
-func (f *Fleet) tooLate(p *preparation, timeout time.Duration) error {
+// tooLate fails those that have not answered.
+func (f *Fleet) tooLate(p *preparation, timeout time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now, goal := f.opts.Now(), f.goal.Load()
@@ -118,8 +118,6 @@ func (f *Fleet) tooLate(p *preparation, timeout time.Duration) error {
 		}
 		p.fail(s, why)
 	}
-	slices.Sort(p.failed)
-	return &UnpreparedError{p.failed}
 }
 
 // fail notes that a session is in the way.
@@ -329,20 +327,16 @@ func (f *Fleet) settleSwitch() {
 }
 
 // Switched waits until every data plane that had a table ready has switched to it or is
-// gone, at most until ctx ends, and returns the time between the first and the last that
-// was seen to. It is to be called after the Publish that follows Prepare.
-func (f *Fleet) Switched(ctx context.Context) time.Duration {
+// gone, and returns the time between the first and the last that was seen to; all is false
+// when ctx ends before. It is to be called after the Publish that follows Prepare.
+func (f *Fleet) Switched(ctx context.Context) (spread time.Duration, all bool) {
 	f.mu.Lock()
 	sw := f.switching
 	f.mu.Unlock()
-	if sw == nil {
-		return 0
-	}
 	select {
 	case <-sw.done:
+		return sw.last.Sub(sw.first), true // nobody changes it any more
 	case <-ctx.Done():
+		return 0, false
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return sw.last.Sub(sw.first)
 }

@@ -134,10 +134,15 @@ func TestASwitchIsReleasedWhenAllAreReady(t *testing.T) {
 	s.waitState(t, "a", "pending")
 	a.applied(t, published.Version, published.Revision)
 	s.waitState(t, "a", "applied")
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, all := s.fleet.Switched(over); all {
+		t.Error("all have switched before b has")
+	}
 	clock.Advance(30 * time.Millisecond)
 	b.applied(t, published.Version, published.Revision)
-	if spread := s.fleet.Switched(t.Context()); spread != 30*time.Millisecond {
-		t.Errorf("spread %s, want 30ms", spread)
+	if spread, all := s.fleet.Switched(t.Context()); spread != 30*time.Millisecond || !all {
+		t.Errorf("spread %s, of all: %v, want 30ms", spread, all)
 	}
 	a.wantNothing(t, published)
 	b.wantNothing(t, published)

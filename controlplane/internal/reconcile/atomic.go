@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"reverseproxy/controlplane/internal/fleet"
 	fleetv1 "reverseproxy/proto/fleet/v1"
 )
@@ -41,9 +43,12 @@ func (l *Loader) preparing(ctx context.Context, r *fleetv1.ApplyRequest) func(*f
 	}
 }
 
-// spread waits for the end of the last switch.
-func (s *Service) spread(ctx context.Context) time.Duration {
+// spread waits for the end of the last switch, for a time; nil: it has not ended.
+func (s *Service) spread(ctx context.Context) *durationpb.Duration {
 	ctx, cancel := context.WithTimeout(ctx, switchTime)
 	defer cancel()
-	return s.fleet.Switched(ctx)
+	if spread, all := s.fleet.Switched(ctx); all {
+		return durationpb.New(spread)
+	}
+	return nil
 }

@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"reverseproxy/controlplane/internal/explain"
 	"reverseproxy/controlplane/internal/fleet"
@@ -77,7 +76,7 @@ func (s *Service) Apply(ctx context.Context, r *fleetv1.ApplyRequest) (*fleetv1.
 		RollingOut: s.loader.RollingOut(t),
 	}
 	if r.GetAtomic() && changed {
-		answer.Spread = durationpb.New(s.spread(ctx))
+		answer.Spread = s.spread(ctx)
 	}
 	return answer, nil
 }
