@@ -92,9 +92,9 @@ type Loader struct {
 	// none. base is what it can return to, nil when none is going on.
 	rollout *rollout.Rollout
 	base    *base
-	// advanced is when it has seen the data planes; rolloutError the error in writing it
+	// nextAdvance is when it is to see the data planes again; rolloutError the error in writing it
 	// that was logged last, "" after a success.
-	advanced     time.Time
+	nextAdvance  time.Time
 	rolloutError string
 	// shown is its description.
 	shown atomic.Pointer[fleetv1.Rollout]

@@ -25,8 +25,12 @@ import (
 // RolloutFileName is the name of the file in --state-dir that keeps the roll-out.
 const RolloutFileName = "rollout.json"
 
-// rolloutInterval is how often a roll-out sees the data planes.
-const rolloutInterval = 200 * time.Millisecond
+// A roll-out sees the data planes every rolloutInterval, but not before rolloutRest times
+// what that has taken.
+const (
+	rolloutInterval = 200 * time.Millisecond
+	rolloutRest     = 20
+)
 
 // base is what runs beside a change that is rolled out, and instead of it when that is
 // taken back.
@@ -295,10 +299,13 @@ func (l *Loader) logKept(err error) {
 // advance lets the roll-out that is going on see the data planes. The turn is held.
 func (l *Loader) advance() {
 	now := l.opts.Now()
-	if !l.going() || now.Sub(l.advanced) < rolloutInterval {
+	if !l.going() || now.Before(l.nextAdvance) {
 		return
 	}
-	l.advanced = now
+	defer func() {
+		done := l.opts.Now()
+		l.nextAdvance = now.Add(max(rolloutInterval, rolloutRest*done.Sub(now)))
+	}()
 	p := l.rollout.Advance(now, l.planes())
 	if p.Ask {
 		l.fleet.Ask(false)

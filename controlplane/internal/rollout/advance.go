@@ -92,11 +92,11 @@ func (r *Rollout) run() string {
 
 // observe takes in what the data planes are and have done.
 func (r *Rollout) observe(now time.Time, fleet []DataPlane) {
-	seen := map[string]bool{}
+	clear(r.seen)
 	r.known, r.applied = 0, 0
 	first := len(r.onOld.last)+len(r.onNew.last) == 0
 	for _, d := range fleet {
-		seen[d.ID] = true
+		r.seen[d.ID] = true
 		delete(r.expected, d.ID)
 		if !d.lost() {
 			r.known++
@@ -118,7 +118,7 @@ func (r *Rollout) observe(now time.Time, fleet []DataPlane) {
 	if first && r.Before.Requests == 0 {
 		r.Before = r.onOld.totals()
 	}
-	r.missed(now, fleet, seen)
+	r.missed(now, fleet)
 }
 
 // watch takes in what a data plane has done.
@@ -133,7 +133,7 @@ func (r *Rollout) watch(d DataPlane) {
 }
 
 // missed notes who is away that has the change, and forgets those that have left.
-func (r *Rollout) missed(now time.Time, fleet []DataPlane, seen map[string]bool) {
+func (r *Rollout) missed(now time.Time, fleet []DataPlane) {
 	clear(r.late)
 	for _, d := range fleet {
 		switch {
@@ -149,7 +149,7 @@ func (r *Rollout) missed(now time.Time, fleet []DataPlane, seen map[string]bool)
 	}
 	for id := range r.Chosen {
 		switch {
-		case seen[id]:
+		case r.seen[id]:
 		case r.expected[id]:
 			r.away[id] = r.settle.Add(-r.opts.Grace)
 		case r.left[id].IsZero():
@@ -238,21 +238,21 @@ func (r *Rollout) allApplied(now time.Time, fleet []DataPlane) bool {
 // choose fills the step up to its number of data planes and reports whether somebody is
 // new in it.
 func (r *Rollout) choose(now time.Time, fleet []DataPlane) bool {
-	have := 0
-	var free []DataPlane
-	for _, d := range fleet {
+	have, others := len(r.expected)+len(r.left), 0
+	for i := range fleet {
 		switch {
-		case r.Chosen[d.ID]:
+		case r.Chosen[fleet[i].ID]:
 			have++
-		case !d.lost():
-			free = append(free, d)
+		case !fleet[i].lost():
+			others++
 		}
 	}
-	have += len(r.expected) + len(r.left)
+	full := r.Target > 0 && r.Target <= have && !r.last()
+	if full || others == 0 && r.Target > 0 || r.known == 0 {
+		return false // as nearly always
+	}
+	free := r.free(fleet)
 	if r.Target == 0 {
-		if r.known == 0 {
-			return false
-		}
 		free = r.begins(now, free)
 	} else if r.Step == 0 {
 		free, _ = r.canaries(free)
@@ -270,6 +270,17 @@ func (r *Rollout) choose(now time.Time, fleet []DataPlane) bool {
 	}
 	r.Grown, r.moved = true, true
 	return true
+}
+
+// free returns those that can be chosen.
+func (r *Rollout) free(fleet []DataPlane) []DataPlane {
+	var list []DataPlane
+	for _, d := range fleet {
+		if !r.Chosen[d.ID] && !d.lost() {
+			list = append(list, d)
+		}
+	}
+	return list
 }
 
 // begins fixes how many data planes this step has, and returns those that it may take.
@@ -358,7 +369,7 @@ func labels(m map[string]string) string {
 
 // begin turns to another step.
 func (r *Rollout) begin(step int) {
-	if old := r.onOld.sum(); old.Requests >= uint64(r.Settings.MinRequests) {
+	if old := r.onOld.sum; old.Requests >= uint64(r.Settings.MinRequests) {
 		r.Before = old
 	}
 	r.onNew.restart()

@@ -37,7 +37,7 @@ func (r *Rollout) Describe() *fleetv1.Rollout {
 		Phase: wirePhases[r.Phase], Reason: r.why(), Step: uint32(r.Step),
 		Chosen: slices.Sorted(maps.Keys(r.Chosen)), Applied: uint32(r.applied),
 		StartedAt: timestamppb.New(r.StartedAt), DataPlanes: uint32(r.known),
-		OnNew: window(r.onNew.sum(), len(r.onNew.last)), OnOld: window(r.onOld.sum(), len(r.onOld.last)),
+		OnNew: window(r.onNew.sum, len(r.onNew.last)), OnOld: window(r.onOld.sum, len(r.onOld.last)),
 	}
 	for _, s := range r.Settings.Steps {
 		d.Steps = append(d.Steps, s.String())

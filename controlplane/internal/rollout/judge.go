@@ -2,7 +2,6 @@ package rollout
 
 import (
 	"fmt"
-	"maps"
 	"math"
 	"time"
 
@@ -21,32 +20,26 @@ const (
 
 // windows is what some data planes have done since some moment.
 type windows struct {
-	begin, last map[string]traffic.Counters // by id
+	last map[string]traffic.Counters // the newest, by id
+	sum  traffic.Counters            // of what came after the moment
 }
 
-func newWindows() windows {
-	return windows{map[string]traffic.Counters{}, map[string]traffic.Counters{}}
-}
+func newWindows() windows { return windows{last: map[string]traffic.Counters{}} }
 
 // observe takes the newest counters of a data plane. The first ones are its beginning.
 func (w *windows) observe(id string, c traffic.Counters) {
-	if _, known := w.begin[id]; !known {
-		w.begin[id] = c
+	before, known := w.last[id]
+	if known && before.At.Equal(c.At) {
+		return // it has told nothing since
+	}
+	if known {
+		w.sum = w.sum.Add(c.Sub(before))
 	}
 	w.last[id] = c
 }
 
-// restart makes this moment the beginning.
-func (w *windows) restart() { w.begin = maps.Clone(w.last) }
-
-// sum returns what all have done since the beginning.
-func (w *windows) sum() traffic.Counters {
-	var sum traffic.Counters
-	for id, c := range w.last {
-		sum = sum.Add(c.Sub(w.begin[id]))
-	}
-	return sum
-}
+// restart makes this the moment.
+func (w *windows) restart() { w.sum = traffic.Counters{} }
 
 // totals returns what all have done since their processes started.
 func (w *windows) totals() traffic.Counters {
@@ -60,7 +53,7 @@ func (w *windows) totals() traffic.Counters {
 // reference returns what the change is compared with: the data planes without it in the
 // same time, or what they did before when too few are left to tell.
 func (r *Rollout) reference() traffic.Counters {
-	old := r.onOld.sum()
+	old := r.onOld.sum
 	if old.Requests >= uint64(r.Settings.MinRequests) || old.Requests >= r.Before.Requests {
 		return old
 	}
@@ -69,7 +62,7 @@ func (r *Rollout) reference() traffic.Counters {
 
 // tooFew says that the step cannot be judged, or "".
 func (r *Rollout) tooFew() string {
-	n := r.onNew.sum().Requests
+	n := r.onNew.sum.Requests
 	if n >= uint64(r.Settings.MinRequests) {
 		return ""
 	}
@@ -79,7 +72,7 @@ func (r *Rollout) tooFew() string {
 // judge returns why the change is to be taken back for what its data planes have done,
 // or "". Before the end of the bake a difference must be clear.
 func (r *Rollout) judge(end bool) string {
-	on, off := r.onNew.sum(), r.reference()
+	on, off := r.onNew.sum, r.reference()
 	if on.Requests < uint64(r.Settings.MinRequests) {
 		return ""
 	}

@@ -105,6 +105,7 @@ type Rollout struct {
 	// that do not answer.
 	away, left map[string]time.Time
 	late       map[string]bool
+	seen       map[string]bool // in the last look
 	// settle is until when the data planes may take that a control plane before this one
 	// knew; expected are those of them that have the change.
 	settle   time.Time
@@ -162,7 +163,7 @@ func (r *Rollout) inherit() {
 
 func newRollout(o Options, now time.Time) *Rollout {
 	r := &Rollout{
-		opts: o, away: map[string]time.Time{}, left: map[string]time.Time{}, late: map[string]bool{},
+		opts: o, away: map[string]time.Time{}, left: map[string]time.Time{}, late: map[string]bool{}, seen: map[string]bool{},
 		onNew: newWindows(), onOld: newWindows(),
 	}
 	if o.Started {

@@ -586,3 +586,16 @@ func (m *sim) disturb(random *rand.Rand, joined *int, already map[string]bool) {
 		already[p.ID] = true // when it comes back
 	}
 }
+
+// BenchmarkAdvance is one look at a fleet of 10,000 in the middle of a bake; there are
+// five in a second.
+func BenchmarkAdvance(b *testing.B) {
+	s := settings("25%", "100%")
+	s.Bake = 24 * time.Hour
+	m := newSim(b, 10_000, s)
+	m.until(Baking)
+	view := m.view()
+	for b.Loop() {
+		m.Advance(m.now, view)
+	}
+}
