@@ -1435,8 +1435,11 @@ type EndpointReport struct {
 	RequestsPerSecond float64 `protobuf:"fixed64,4,opt,name=requests_per_second,json=requestsPerSecond,proto3" json:"requests_per_second,omitempty"`
 	// Failures per second.
 	FailuresPerSecond float64 `protobuf:"fixed64,5,opt,name=failures_per_second,json=failuresPerSecond,proto3" json:"failures_per_second,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Requests since it was looked at for the report before; 0 in the first one on a
+	// stream.
+	NewRequests   uint64 `protobuf:"varint,6,opt,name=new_requests,json=newRequests,proto3" json:"new_requests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EndpointReport) Reset() {
@@ -1500,6 +1503,13 @@ func (x *EndpointReport) GetRequestsPerSecond() float64 {
 func (x *EndpointReport) GetFailuresPerSecond() float64 {
 	if x != nil {
 		return x.FailuresPerSecond
+	}
+	return 0
+}
+
+func (x *EndpointReport) GetNewRequests() uint64 {
+	if x != nil {
+		return x.NewRequests
 	}
 	return 0
 }
@@ -4168,13 +4178,14 @@ const file_routetable_v1_routetable_proto_rawDesc = "" +
 	"\brequests\x18\x01 \x01(\x04R\brequests\x12#\n" +
 	"\rserver_errors\x18\x02 \x01(\x04R\fserverErrors\x12%\n" +
 	"\x0egateway_errors\x18\x03 \x01(\x04R\rgatewayErrors\x12\x1c\n" +
-	"\tdurations\x18\x04 \x03(\x04R\tdurations\"\xc4\x01\n" +
+	"\tdurations\x18\x04 \x03(\x04R\tdurations\"\xe7\x01\n" +
 	"\x0eEndpointReport\x12\x1a\n" +
 	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x1a\n" +
 	"\brequests\x18\x02 \x01(\x04R\brequests\x12\x1a\n" +
 	"\bfailures\x18\x03 \x01(\x04R\bfailures\x12.\n" +
 	"\x13requests_per_second\x18\x04 \x01(\x01R\x11requestsPerSecond\x12.\n" +
-	"\x13failures_per_second\x18\x05 \x01(\x01R\x11failuresPerSecond\"|\n" +
+	"\x13failures_per_second\x18\x05 \x01(\x01R\x11failuresPerSecond\x12!\n" +
+	"\fnew_requests\x18\x06 \x01(\x04R\vnewRequests\"|\n" +
 	"\x06Sample\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x12\n" +
