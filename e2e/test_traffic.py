@@ -68,11 +68,15 @@ class Traffic(Scenario):
         totals = fields(beats[-1][6][0])
         self.assertEqual(([requests], [25], [5]), (totals[1], totals[2], totals[3]), "requests, server errors, gateway errors")
         self.assertEqual(requests, sum(varints(totals[4][0])), "durations")
-        rows = {}
+        rows: dict[str, tuple[int, int]] = {}
+        new: collections.Counter[str] = collections.Counter()
         for beat in beats:
             for row in map(fields, beat.get(7, [])):
-                rows[row[1][0].decode()] = (row.get(2, [0])[0], row.get(3, [0])[0])
+                name = row[1][0].decode()
+                rows[name] = (row.get(2, [0])[0], row.get(3, [0])[0])
+                new[name] += row.get(6, [0])[0]
         self.assertEqual({"/x/*": (300, 0), "/bad": (20, 20), "/dead": (5, 5), "none": (10, 0)}, rows)
+        self.assertEqual({name: requests for name, (requests, _) in rows.items()}, new, "each request is new once")
 
     def test_counts_and_samples(self):
         cp, tap = self.start()

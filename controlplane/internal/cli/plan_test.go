@@ -62,7 +62,7 @@ func busy(t *testing.T, c *controlPlane) {
 		for _, d := range planes {
 			d.See(&routetablev1.Heartbeat{
 				Traffic:   &routetablev1.Traffic{Requests: requests},
-				Endpoints: []*routetablev1.EndpointReport{{Endpoint: "shop", Requests: requests, RequestsPerSecond: 60}},
+				Endpoints: []*routetablev1.EndpointReport{{Endpoint: "shop", Requests: requests, NewRequests: 300, RequestsPerSecond: 60}},
 				Samples:   []*routetablev1.Sample{{Method: "GET", Host: "shop.example.com", Path: "/index", Endpoint: "shop", Weight: 600}},
 			})
 		}

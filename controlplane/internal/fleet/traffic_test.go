@@ -19,7 +19,7 @@ func TestHeartbeatsTellAboutRequests(t *testing.T) {
 	beat := func(n uint64, rate float64) {
 		s.hear(t, one, "one", &routetablev1.Heartbeat{
 			State: &routetablev1.State{Version: table.Version}, Traffic: &routetablev1.Traffic{Requests: n},
-			Endpoints: []*routetablev1.EndpointReport{{Endpoint: "e", Requests: n, RequestsPerSecond: rate}},
+			Endpoints: []*routetablev1.EndpointReport{{Endpoint: "e", NewRequests: uint64(5 * rate), RequestsPerSecond: rate}},
 			Samples:   []*routetablev1.Sample{{Method: "GET", Path: "/e", Endpoint: "e", Weight: 1}},
 		})
 	}

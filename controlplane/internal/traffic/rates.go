@@ -24,15 +24,13 @@ type name = unique.Handle[string]
 type row struct {
 	requests, failures float32 // per second
 	counted            float32 // requests since the last sweep
-	total              uint32  // requests since the process started, the lower bits
 }
 
-// takeRows takes what is told about endpoints, some time after the heartbeat before;
-// 0: it is the first. The caller holds plane.mu.
+// takeRows takes what is told about endpoints. The caller holds plane.mu.
 //
 // Data planes tell of an endpoint once more when its requests have stopped, so what is
 // not told anew goes on.
-func (x *Session) takeRows(reports []*routetablev1.EndpointReport, passed time.Duration) {
+func (x *Session) takeRows(reports []*routetablev1.EndpointReport) {
 	for _, r := range reports {
 		if r.GetEndpoint() == "" || !proper(r.GetEndpoint(), routetable.MaxNameBytes) {
 			continue
@@ -43,26 +41,11 @@ func (x *Session) takeRows(reports []*routetablev1.EndpointReport, passed time.D
 		if !known && (rate == 0 || !x.makeRoom()) {
 			continue
 		}
-		now := row{
+		x.rows[n] = row{
 			requests: float32(rate), failures: float32(finite(r.GetFailuresPerSecond())),
-			counted: before.counted, total: uint32(r.GetRequests()),
+			counted: before.counted + float32(r.GetNewRequests()),
 		}
-		if known {
-			now.counted += float32(since(before.total, now.total))
-		} else {
-			now.counted = float32(rate * passed.Seconds())
-		}
-		x.rows[n] = now
 	}
-}
-
-// since returns by how much a counter of which the lower bits are kept has grown. It
-// begins at zero when the endpoint has left the route table and come back.
-func since(before, now uint32) uint32 {
-	if grown := now - before; grown < 1<<31 {
-		return grown
-	}
-	return now
 }
 
 // makeRoom accounts for one more row, if there is room.

@@ -101,13 +101,9 @@ func (x *Session) Observe(h *routetablev1.Heartbeat, at time.Time) {
 	if x.closed {
 		return
 	}
-	var passed time.Duration
-	if !x.heard.IsZero() {
-		passed = max(0, at.Sub(x.heard))
-	}
 	x.heard = at
 	x.count(countersOf(h, at), len(h.GetSamples()) > 0)
-	x.takeRows(h.GetEndpoints(), passed)
+	x.takeRows(h.GetEndpoints())
 }
 
 // count takes the totals. The caller holds plane.mu.

@@ -166,8 +166,8 @@ func TestP99(t *testing.T) {
 	}
 }
 
-func rate(endpoint string, total uint64, requests, failures float64) *routetablev1.EndpointReport {
-	return &routetablev1.EndpointReport{Endpoint: endpoint, Requests: total, RequestsPerSecond: requests, FailuresPerSecond: failures}
+func rate(endpoint string, fresh uint64, requests, failures float64) *routetablev1.EndpointReport {
+	return &routetablev1.EndpointReport{Endpoint: endpoint, NewRequests: fresh, RequestsPerSecond: requests, FailuresPerSecond: failures}
 }
 
 // wantRates fails unless the endpoints have these rates.
@@ -182,10 +182,10 @@ func (w *world) wantRates(t *testing.T, want ...EndpointRate) {
 func TestRatesOverTheFleet(t *testing.T) {
 	w := newWorld()
 	a, b := w.Session("a"), w.Session("b")
-	w.hear(a, "v1", answered(1000), rate("home", 1000, 0, 0), rate("idle", 0, 0, 0))
+	w.hear(a, "v1", answered(1000), rate("home", 0, 0, 0), rate("idle", 0, 0, 0))
 	w.hear(b, "v1", answered(0))
 	w.later(5)
-	w.hear(a, "v1", answered(1050), rate("home", 1050, 10, 1))
+	w.hear(a, "v1", answered(1050), rate("home", 50, 10, 1))
 	w.hear(b, "v1", answered(150), rate("home", 100, 20, 0), rate("none", 50, 10, 0))
 	w.Sweep()
 	w.wantRates(t,
@@ -198,7 +198,7 @@ func TestRatesOverTheFleet(t *testing.T) {
 
 	// What is not told anew goes on; what has stopped is remembered for five minutes.
 	w.later(5)
-	w.hear(a, "v1", answered(1050), rate("home", 1050, 0, 0))
+	w.hear(a, "v1", answered(1050), rate("home", 0, 0, 0))
 	w.hear(b, "v1", answered(300))
 	w.Sweep()
 	w.wantRates(t,
@@ -211,7 +211,7 @@ func TestRatesOverTheFleet(t *testing.T) {
 	w.Sweep()
 	w.wantRates(t, EndpointRate{Endpoint: "home", Recent: 150}, EndpointRate{Endpoint: "none", Recent: 50})
 	w.later(5)
-	w.hear(a, "v1", answered(1100), rate("home", 1100, 10, 0))
+	w.hear(a, "v1", answered(1100), rate("home", 50, 10, 0))
 	w.Sweep()
 	w.later(60)
 	w.wantRates(t, EndpointRate{Endpoint: "home", Recent: 200}, EndpointRate{Endpoint: "none", Recent: 50})
@@ -221,37 +221,26 @@ func TestRatesOverTheFleet(t *testing.T) {
 	w.wantRates(t)
 }
 
-// A single request every now and then is counted once, however often the sweeps come.
+// A single request every now and then is counted once, however often the sweeps and
+// heartbeats come.
 func TestRareRequestsAreCountedOnce(t *testing.T) {
 	w := newWorld()
 	x := w.Session("a")
 	w.hear(x, "v1", answered(0))
 	for i := range uint64(3) {
 		w.later(5)
-		w.hear(x, "v1", answered(i+1), rate("rare", i+1, 0.2, 0))
-		w.Sweep()
-		w.Sweep()
+		w.hear(x, "v1", answered(i+1), rate("rare", 1, 0.2, 0))
+		if i > 0 {
+			w.Sweep()
+			w.Sweep()
+		}
 		w.later(5)
-		w.hear(x, "v1", answered(i+1), rate("rare", i+1, 0, 0))
+		w.hear(x, "v1", answered(i+1), rate("rare", 0, 0, 0))
 		w.Sweep()
 		w.later(30)
 		w.hear(x, "v1", answered(i+1))
-		w.later(5)
-		w.hear(x, "v1", answered(i+1)) // so that the next is told of after five seconds
 	}
 	w.wantRates(t, EndpointRate{Endpoint: "rare", Recent: 3})
-}
-
-// An endpoint that has left the route table and has come back begins at zero.
-func TestEndpointsThatComeBack(t *testing.T) {
-	w := newWorld()
-	x := w.Session("a")
-	w.hear(x, "v1", answered(0))
-	for _, total := range []uint64{50, 100, 10} {
-		w.later(5)
-		w.hear(x, "v1", answered(1000), rate("e", total, 10, 0))
-	}
-	w.wantRates(t, EndpointRate{Endpoint: "e", Requests: 10, DataPlanes: 1, Recent: 110})
 }
 
 func TestNonsenseIsLeftOut(t *testing.T) {
@@ -264,7 +253,7 @@ func TestNonsenseIsLeftOut(t *testing.T) {
 		rate("", 1, 1, 0), rate("a\x1b[2J", 1, 1, 0), rate(strings.Repeat("x", routetable.MaxNameBytes+1), 1, 1, 0),
 		rate("good", 1, 1, math.NaN()), nil,
 	)
-	w.wantRates(t, EndpointRate{Endpoint: "good", Requests: 1, DataPlanes: 1, Recent: 5})
+	w.wantRates(t, EndpointRate{Endpoint: "good", Requests: 1, DataPlanes: 1, Recent: 1})
 
 	good := func() *routetablev1.Sample {
 		return &routetablev1.Sample{Method: "GET", Host: "h", Path: "/x", Endpoint: "e", Weight: 1}
@@ -344,7 +333,7 @@ func TestSeries(t *testing.T) {
 	began := w.now
 	for i := range uint64(3) {
 		w.later(5)
-		w.hear(x, "v1", answered(0), rate("home", 100*i, float64(i), 0), rate("shop", 50*i, 10, 2))
+		w.hear(x, "v1", answered(0), rate("home", 5*i, float64(i), 0), rate("shop", 50, 10, 2))
 		w.Sweep()
 		w.Sweep() // makes no other point
 	}

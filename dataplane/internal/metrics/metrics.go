@@ -27,8 +27,9 @@ type Set struct {
 	none   *Endpoint
 	shards []setShard
 
-	mu        sync.Mutex // guards endpoints, the backends of each, and leaving
+	mu        sync.Mutex // guards endpoints, made, the backends of each, and leaving
 	endpoints map[string]*Endpoint
+	made      uint64 // endpoints so far
 	// leaving are backends that are not exposed any more while they have requests
 	// in flight.
 	leaving []*Backend
@@ -58,7 +59,8 @@ func (s *Set) Endpoint(name string) *Endpoint {
 	defer s.mu.Unlock()
 	e := s.endpoints[name]
 	if e == nil {
-		e = &Endpoint{set: s, name: name}
+		s.made++
+		e = &Endpoint{set: s, name: name, number: s.made}
 		s.endpoints[name] = e
 	}
 	return e
@@ -139,6 +141,7 @@ func add(c *atomic.Uint64, n uint64) { c.Store(c.Load() + n) }
 type Endpoint struct {
 	set    *Set
 	name   string
+	number uint64 // in the order in which they are made
 	shards shards[endpointShard]
 	limits endpointLimits
 	health endpointHealth

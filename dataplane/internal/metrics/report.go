@@ -5,8 +5,11 @@ import "time"
 // EndpointReport is what is told about one endpoint. Counters are since it had
 // counters, rates since the look before.
 type EndpointReport struct {
-	Endpoint                 string
-	Requests, Failures       uint64 // answered; failed: with a status of 500 or more
+	Endpoint           string
+	Requests, Failures uint64 // answered; failed: with a status of 500 or more
+	// New is requests since the look before; in the first one, of an endpoint that is
+	// newer than the Reporter, all of them, and else 0.
+	New                      uint64
 	RequestRate, FailureRate float64
 }
 
@@ -52,13 +55,19 @@ const maxSettled = 5000
 // may be used, by one goroutine.
 type Reporter struct {
 	set       *Set
-	began     time.Time   // times are relative to it
-	endpoints []*Endpoint // scratch
-	backends  []*Backend  // scratch
+	began     time.Time     // times are relative to it
+	made      uint64        // endpoints that had been made then
+	last      time.Duration // the last call of Next
+	endpoints []*Endpoint   // scratch
+	backends  []*Backend    // scratch
 }
 
 // NewReporter returns a reporter that has told nothing yet.
-func (s *Set) NewReporter(now time.Time) *Reporter { return &Reporter{set: s, began: now} }
+func (s *Set) NewReporter(now time.Time) *Reporter {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &Reporter{set: s, began: now, made: s.made}
+}
 
 // Room bounds what is told at once.
 type Room struct {
@@ -83,6 +92,7 @@ func (r *Reporter) Next(now time.Time, room Room) (backends []Report, endpoints 
 	// What is forgotten before the next call must not be held on to.
 	defer func() { clear(r.endpoints); clear(r.backends) }()
 	at := now.Sub(r.began)
+	defer func() { r.last = at }()
 	forBackends, forEndpoints := room, room
 	settled := 0
 	for _, e := range r.endpoints {
@@ -151,17 +161,21 @@ func (e *Endpoint) begun() (n uint64) {
 func (r *Reporter) lookAtAnswers(e *Endpoint, now time.Duration) (report EndpointReport, news bool) {
 	before := e.told.answers
 	first := before.by != r
-	if first {
-		before = told{by: r, at: now}
-	}
 	t := told{by: r, at: now}
 	t.requests, t.failures = e.answers()
-	t.moving = !first && t.requests != before.requests
+	switch {
+	case !first:
+	case e.number > r.made:
+		before = told{at: r.last}
+	default:
+		before = t
+	}
+	t.moving = t.requests != before.requests
 	e.told.answers = t
 	if !first && !t.moving && !before.moving {
 		return report, false
 	}
-	report = EndpointReport{Endpoint: e.name, Requests: t.requests, Failures: t.failures}
+	report = EndpointReport{Endpoint: e.name, Requests: t.requests, Failures: t.failures, New: t.requests - before.requests}
 	if seconds := (now - max(before.at, e.told.at)).Seconds(); seconds > 0 {
 		report.RequestRate = float64(t.requests-before.requests) / seconds
 		report.FailureRate = float64(t.failures-before.failures) / seconds

@@ -118,21 +118,27 @@ func TestReportsOnEndpoints(t *testing.T) {
 	end(e, 0, 499)
 	end(s.None(), 0, 404)
 	want(2,
-		metrics.EndpointReport{Endpoint: "e", Requests: 3, Failures: 1, RequestRate: 1, FailureRate: 0.5},
-		metrics.EndpointReport{Endpoint: "none", Requests: 1, RequestRate: 0.5},
+		metrics.EndpointReport{Endpoint: "e", Requests: 3, Failures: 1, New: 2, RequestRate: 1, FailureRate: 0.5},
+		metrics.EndpointReport{Endpoint: "none", Requests: 1, New: 1, RequestRate: 0.5},
 	)
 	// When they stop that is news, once.
 	want(5, metrics.EndpointReport{Endpoint: "e", Requests: 3, Failures: 1}, metrics.EndpointReport{Endpoint: "none", Requests: 1})
 	want(5)
 	e.End(1, &metrics.Request{Method: "GET", Code: 200})
-	want(2, metrics.EndpointReport{Endpoint: "e", Requests: 4, Failures: 1, RequestRate: 0.5})
+	want(2, metrics.EndpointReport{Endpoint: "e", Requests: 4, Failures: 1, New: 1, RequestRate: 0.5})
 	want(1, metrics.EndpointReport{Endpoint: "e", Requests: 4, Failures: 1})
 	want(1)
 	// What has been forgotten and has come back is new.
 	s.Forget("e")
 	want(1)
-	end(s.Endpoint("e"), 0, 200)
-	want(1, metrics.EndpointReport{Endpoint: "e", Requests: 1})
+	want(1)
+	end(s.Endpoint("e"), 0, 503)
+	want(2, metrics.EndpointReport{Endpoint: "e", Requests: 1, Failures: 1, New: 1, RequestRate: 0.5, FailureRate: 0.5})
+	want(1, metrics.EndpointReport{Endpoint: "e", Requests: 1, Failures: 1})
+	want(1)
+	// To another reader it is nothing new.
+	r = newReporting(s)
+	want(5, metrics.EndpointReport{Endpoint: "e", Requests: 1, Failures: 1}, metrics.EndpointReport{Endpoint: "none", Requests: 1})
 }
 
 // What does not fit is told later, and nothing is told twice for that.

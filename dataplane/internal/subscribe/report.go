@@ -61,7 +61,7 @@ func (r *reporter) heartbeat(news bool) *routetablev1.SubscribeRequest {
 	for _, e := range endpoints {
 		h.Endpoints = append(h.Endpoints, &routetablev1.EndpointReport{
 			Endpoint: e.Endpoint, Requests: e.Requests, Failures: e.Failures,
-			RequestsPerSecond: e.RequestRate, FailuresPerSecond: e.FailureRate,
+			RequestsPerSecond: e.RequestRate, FailuresPerSecond: e.FailureRate, NewRequests: e.New,
 		})
 	}
 	h.Samples = r.s.samples()

@@ -1435,8 +1435,8 @@ type EndpointReport struct {
 	RequestsPerSecond float64 `protobuf:"fixed64,4,opt,name=requests_per_second,json=requestsPerSecond,proto3" json:"requests_per_second,omitempty"`
 	// Failures per second.
 	FailuresPerSecond float64 `protobuf:"fixed64,5,opt,name=failures_per_second,json=failuresPerSecond,proto3" json:"failures_per_second,omitempty"`
-	// Requests since it was looked at for the report before; 0 in the first one on a
-	// stream.
+	// Requests since it was looked at for the report before, or since it came into use;
+	// 0 in the first report about one that was in use before the stream began.
 	NewRequests   uint64 `protobuf:"varint,6,opt,name=new_requests,json=newRequests,proto3" json:"new_requests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
