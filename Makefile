@@ -39,7 +39,7 @@ GO_FILES = $$(find . -name '*.go' -not -path './build/*')
 BUF_AGAINST = $$(git describe --tags --abbrev=0 2>/dev/null || git rev-parse --quiet --verify HEAD~1 2>/dev/null)
 
 .NOTPARALLEL:
-.PHONY: help build run test unit coverage e2e e2e-portable browser format lint generate fuzz bench bench-fleet microbench clean \
+.PHONY: help build run test unit coverage e2e e2e-portable browser screenshot format lint generate fuzz bench bench-fleet microbench clean \
 	deps deps-browser check-format check-vet check-lint check-proto check-generated
 
 help: ## print this list
@@ -79,6 +79,10 @@ browser: deps-browser build ## the control plane's page in headless Chromium; T=
 	CGO_ENABLED=0 $(GO) build -trimpath -o build/bench/ ./e2e/bench/dataplanes
 	@if [ -n "$(T)" ]; then $(PYTHON) -B -m unittest -v $(T); \
 	else $(PYTHON) -B -m unittest discover -v -s e2e/browser -t . -p '*_test.py'; fi
+
+screenshot: deps-browser build ## the picture of the page in the README, anew; takes four minutes
+	CGO_ENABLED=0 $(GO) build -trimpath -o build/bench/ ./e2e/bench/dataplanes
+	@$(PYTHON) -B -m unittest e2e.browser.screenshot
 
 format: ## format Go and proto files
 	gofmt -w $(GO_FILES)

@@ -349,12 +349,18 @@ func TestAdmin(t *testing.T) {
 		code int
 		part string
 	}{
-		"/":              {200, "/api/v1/status"},
-		"/healthz":       {200, "ok"},
-		"/readyz":        {200, "ready"},
-		"/api/v1/status": {200, `"lastLoad": "ok"`},
-		"/metrics":       {200, "go_goroutines"},
-		"/nowhere":       {404, ""},
+		"/":                            {200, "<!doctype html>"},
+		"/healthz":                     {200, "ok"},
+		"/readyz":                      {200, "ready"},
+		"/api/v1/status":               {200, `"lastLoad": "ok"`},
+		"/api/v1/endpoints":            {200, `"name":"/1","takes":"/1","poolSize":1`},
+		"/api/v1/endpoints?endpoint=x": {404, "x"},
+		"/api/v1/rollout":              {200, "null"},
+		"/api/v1/history":              {200, `"origin": "file"`},
+		"/api/v1/diff?from=1":          {200, `"changes": []`},
+		"/api/v1/diff?from=7":          {404, "revision 7"},
+		"/metrics":                     {200, "go_goroutines"},
+		"/nowhere":                     {404, ""},
 	} {
 		if code, body, _ := r.get(t, path); code != want.code || !strings.Contains(body, want.part) {
 			t.Errorf("%s: %d %q, want %d with %q", path, code, body, want.code, want.part)

@@ -1,9 +1,9 @@
-// Small charts: the last ten minutes as an area, errors in red in front of it.
+// Small charts: the last minutes as an area, errors in red in front of it.
 
 import { attribute, svg } from "./dom.js";
 
 const [width, height] = [120, 28]; // of the drawing; the style sheet stretches it
-const points = 120; // over ten minutes: what is not known yet is empty, at the left
+const fewest = 24; // points: what is not known yet of the last two minutes is empty
 
 // Chart draws into an svg element.
 export class Chart {
@@ -32,7 +32,7 @@ export class Chart {
 // path is a line through the rates, the newest at the right edge.
 function path(rates, top) {
   if (rates.length < 2) return "";
-  const x = (i) => width - ((rates.length - 1 - i) * width) / (points - 1);
+  const x = (i) => width - ((rates.length - 1 - i) * width) / (Math.max(rates.length, fewest) - 1);
   const y = (rate) => height - 1 - (rate / top) * (height - 3);
   return "M" + rates.map((rate, i) => `${x(i).toFixed(1)} ${y(rate).toFixed(1)}`).join("L");
 }

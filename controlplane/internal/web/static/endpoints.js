@@ -12,7 +12,7 @@ const columns = [
   { id: "name", title: "Endpoint", by: (e) => e.name },
   { id: "takes", title: "Takes", by: (e) => e.takes },
   { id: "rate", title: "Req/s", by: (e) => e.requestsPerSecond, first: -1 },
-  { id: "chart", title: "Last 10 minutes" },
+  { id: "chart", title: "Recently" },
   { id: "failing", title: "Errors", by: (e) => share(e), first: -1 },
   { id: "planes", title: "Data planes", by: (e) => e.dataplanes, first: -1 },
   { id: "pool", title: "Backends", by: (e) => e.poolSize, first: -1 },
@@ -57,9 +57,9 @@ export class EndpointTable {
   }
 
   create() {
-    const row = el("tr");
+    const row = el("tr", { role: "row" });
     for (const { id, title } of columns) {
-      const cell = el(id === "name" ? "th" : "td", { class: id, "data-title": title, scope: id === "name" ? "row" : null });
+      const cell = el(id === "name" ? "th" : "td", { class: id, scope: id === "name" ? "row" : null, role: id === "name" ? "rowheader" : "cell" });
       if (id === "name") cell.append(el("button", { type: "button", class: "open", click: () => this.open(row.endpoint) }));
       if (id === "chart") cell.append((row.chart = new Chart()).element);
       row.append(cell);

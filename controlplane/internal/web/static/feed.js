@@ -47,7 +47,7 @@ export class Feed {
   }
 
   take(reason, answer) {
-    if (answer?.document) {
+    if (answer && "document" in answer) {
       this.tag = answer.tag;
       this.got(answer.document);
     }

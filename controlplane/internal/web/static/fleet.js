@@ -37,7 +37,7 @@ export class FleetTable {
   }
 
   chip(state) {
-    const button = el("button", { type: "button", class: `chip ${state || "all"}`, click: () => this.only(this.state === state ? "" : state) });
+    const button = el("button", { type: "button", click: () => this.only(this.state === state ? "" : state) });
     byId("states").append(button);
     return button;
   }
@@ -62,6 +62,7 @@ export class FleetTable {
       const n = state ? numbers.get(state) : this.planes.length;
       text(button, `${state || "all"} ${count(n)}`);
       attribute(button, "aria-pressed", this.state === state);
+      attribute(button, "class", `chip ${this.colourOf(state)}`);
       button.hidden = n === 0 && state !== this.state;
     }
     const found = this.planes.filter((d) => (!this.state || d.state === this.state) && this.matches(d));
@@ -73,16 +74,22 @@ export class FleetTable {
     this.rows.show(this.head.sort(found));
   }
 
+  // colourOf is the colour that all data planes of a state have, or else the state's.
+  colourOf(state) {
+    const colours = new Set(this.planes.filter((d) => d.state === state).map((d) => d.colour));
+    return colours.size === 1 ? [...colours][0] : state || "all";
+  }
+
   matches(d) {
     if (!this.search) return true;
     return [d.id, d.address, d.version, d.error, d.build, labels(d), `r${d.revision}`].some((s) => s.toLowerCase().includes(this.search));
   }
 
   create() {
-    const row = el("tr");
+    const row = el("tr", { role: "row" });
     for (const { id, title } of columns) {
       const content = id === "id" ? el("button", { type: "button", class: "open", click: () => this.open(row.plane) }) : id === "state" ? el("span", { class: "is" }) : null;
-      row.append(el(id === "id" ? "th" : "td", { class: id, "data-title": title, scope: id === "id" ? "row" : null }, content));
+      row.append(el(id === "id" ? "th" : "td", { class: id, scope: id === "id" ? "row" : null, role: id === "id" ? "rowheader" : "cell" }, content));
     }
     return row;
   }

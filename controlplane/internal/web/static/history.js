@@ -35,9 +35,9 @@ export class HistoryTable {
   }
 
   create() {
-    const row = el("tr");
+    const row = el("tr", { role: "row" });
     classes.forEach((name, i) => {
-      const cell = el(i ? "td" : "th", { class: name, "data-title": columns[i], scope: i ? null : "row" });
+      const cell = el(i ? "td" : "th", { class: name, scope: i ? null : "row", role: i ? "cell" : "rowheader" });
       if (!i) cell.append(el("button", { type: "button", class: "open", click: () => this.open(row.revision) }));
       row.append(cell);
     });

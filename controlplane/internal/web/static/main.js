@@ -129,6 +129,9 @@ function showPlanes(planes) {
   document.title = `${applied}/${planes.length} on r${status.revision} – Fleet`;
 }
 
+// span says how much time the charts have.
+const span = (times) => (times.length > 1 ? duration((new Date(times.at(-1)) - new Date(times[0])) / 1000) : "");
+
 function showTraffic(document) {
   const { requestsPerSecond, errorsPerSecond, requests, errors, configured } = document;
   const told = document.dataplanes > 0;
@@ -137,8 +140,10 @@ function showTraffic(document) {
   text(byId("errors-total"), told ? percent(share(document)) : "–");
   text(byId("errors-sub"), told ? `${rate(errorsPerSecond)}/s with status 5xx` : "with status 5xx");
   attribute(byId("errors-total"), "class", share(document) >= 0.01 ? "big bad" : "big");
-  charts.requests.show({ requests }, "Requests per second in the last ten minutes");
-  charts.errors.show({ requests: errors, errors }, "Errors per second in the last ten minutes");
+  const past = span(document.times);
+  text(byId("requests-sub"), `over the fleet${past && `, last ${past}`}`);
+  charts.requests.show({ requests }, `Requests per second in the last ${past}`);
+  charts.errors.show({ requests: errors, errors }, `Errors per second in the last ${past}`);
 }
 
 function showBackends() {

@@ -6,7 +6,8 @@ const margin = 12; // rows above and below, for the keyboard and for fast scroll
 
 // WindowedRows shows items in the body of a table. key(item) tells items apart,
 // create() makes a row, update(row, item) fills it. Every row is as high as the
-// body's CSS property --row says.
+// body's CSS property --row says. Rows and cells say their roles: on a phone they are
+// laid out as something else, and would lose them.
 export class WindowedRows {
   constructor(body, { key, create, update }) {
     Object.assign(this, { body, key, create, update, items: [], rows: new Map(), drawn: false });
