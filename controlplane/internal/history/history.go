@@ -48,6 +48,8 @@ const (
 // Store is a history. Its methods may be called from several goroutines.
 type Store struct {
 	dir string // "" keeps it in memory
+	// limit is how many bytes of compressed texts are kept.
+	limit int
 
 	// mu guards the rest, and is held while a file is written: the order of the files
 	// is that of the entries.
@@ -70,8 +72,9 @@ type kept struct {
 // Open returns the history in a directory, which it makes if necessary; "" is a new
 // one in memory. What is wrong with files is logged.
 func Open(dir string, log *slog.Logger) (*Store, error) {
-	s := &Store{dir: dir}
+	s := &Store{dir: dir, limit: maxBytes}
 	if dir == "" {
+		s.limit = maxMemory
 		return s, nil
 	}
 	// A configuration may hold secrets; its file may be less open than --state-dir.
@@ -343,14 +346,10 @@ func (s *Store) commit(k kept) error {
 
 // trim forgets the oldest entries that are too many. s.mu is held.
 func (s *Store) trim() {
-	limit := maxBytes
-	if s.dir == "" {
-		limit = maxMemory
-	}
 	total, first := 0, len(s.kept)
 	for first > 0 && len(s.kept)-first < maxEntries {
 		total += s.kept[first-1].bytes
-		if total > limit && first < len(s.kept) {
+		if total > s.limit && first < len(s.kept) {
 			break
 		}
 		first--

@@ -164,24 +164,26 @@ func TestTheOldestGoAfterAHundred(t *testing.T) {
 }
 
 func TestLargeTextsLeaveRoomForFewer(t *testing.T) {
-	s, _ := open(t, "")
-	noise := make([]byte, 12<<20) // cannot be compressed
-	rng := rand.NewChaCha8([32]byte{})
-	_, _ = rng.Read(noise)
-	for r := range uint64(5) {
-		if err := s.Add(entry(r+1), noise); err != nil {
+	each(t, func(t *testing.T, dir string) {
+		s, _ := open(t, dir)
+		s.Limit(2500)
+		noise := make([]byte, 3000) // cannot be compressed
+		_, _ = rand.NewChaCha8([32]byte{}).Read(noise)
+		for r := range uint64(5) {
+			if err := s.Add(entry(r+1), noise[:1000]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if list := s.List(); len(list) != 2 || list[0].Revision != 5 {
+			t.Errorf("%d are kept of 1000 bytes each, want 2 in 2500", len(list))
+		}
+		if err := s.Add(entry(6), noise); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if list := s.List(); len(list) != 2 || list[0].Revision != 5 {
-		t.Errorf("%d are kept of 12 MiB each, want 2 in 32 MiB", len(list))
-	}
-	if err := s.Add(entry(6), bytes.Repeat(noise, 3)); err != nil {
-		t.Fatal(err)
-	}
-	if list := s.List(); len(list) != 1 || list[0].Revision != 6 {
-		t.Errorf("%d are kept, want the newest whatever its size", len(list))
-	}
+		if list := s.List(); len(list) != 1 || list[0].Revision != 6 {
+			t.Errorf("%d are kept, want the newest whatever its size", len(list))
+		}
+	})
 }
 
 func TestDamagedAndForeignFilesAreNamedAndLeftAlone(t *testing.T) {
