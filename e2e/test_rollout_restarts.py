@@ -111,3 +111,44 @@ class Restarts(rollout.Rollout):
         cp.start()
         self.wait_control_plane(cp)
         self.assertEqual(chosen, self.wait_phase(cp, "baking", 2)["chosen"])
+
+    def test_a_crash_between_two_files(self):
+        # What a crash leaves is made by hand. The order is: roll-out, configuration, history.
+        cp, dps = self.staged(self.text(self.a))
+        old, history = cp.status()["version"], self.dir / "state" / "history"
+        text = self.text(self.b, more="onNoTraffic: abort, bake: 1h").replace("bake: 1s, ", "")
+
+        def again(*lost: str) -> dict:
+            """Kills the control plane, forgets the newest revisions, and starts it."""
+            cp.kill()
+            for name in lost:
+                (history / name).unlink()
+            cp.start()
+            self.wait_control_plane(cp)
+            return cp.status()
+
+        write(cp.config, text)
+        chosen = self.wait_phase(cp, "baking", 2)["chosen"]
+        new = cp.status()["version"]
+        # Before the history had it: it goes on.
+        again("%016d.revision" % 2)
+        r = self.wait_phase(cp, "baking", 2)
+        self.assertEqual((2, chosen, new), (r["revision"], r["chosen"], r["version"]))
+        # Before what was there before was accepted again.
+        self.steer(cp, "abort")
+        self.wait_applied(cp, dps, after=2)
+        status = again("%016d.revision" % 3)
+        self.assertEqual((3, old, "error"), (status["revision"], status["version"], status["config"]["lastLoad"]))
+        self.wait_applied(cp, dps)
+        # Before the file was written.
+        p = cp.cli("apply", str(cp.config))
+        self.assertEqual(0, p.returncode, p.stderr)
+        self.wait_phase(cp, "baking", 4)
+        cp.kill()
+        write(cp.config, self.text(self.a))
+        status = again("%016d.revision" % 4)
+        self.assertEqual((3, old, "ok"), (status["revision"], status["version"], status["config"]["lastLoad"]))
+        self.assertNotIn("rollout", status)
+        self.wait_applied(cp, dps)
+        for id_, seen in self.served(dps).items():
+            self.assertEqual([old, new, old, new, old] if [id_] == chosen else [old], seen)
