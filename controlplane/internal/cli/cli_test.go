@@ -715,6 +715,28 @@ func TestApplyAtOnce(t *testing.T) {
 	}
 }
 
+// Whatever the file says about steps: a change at once has none, and ends those of another.
+func TestApplyAtOnceDuringARollOut(t *testing.T) {
+	c := start(t, good)
+	a := fleettest.Start(t, c.server, "a", nil, fleettest.Apply)
+	b := fleettest.Start(t, c.server, "b", nil, fleettest.Apply)
+	c.cli(t, "status", "--wait", "--expect", "2").want(t, 0, "", "")
+	steps := "rollout: {steps: [1, 100%], bake: 1h}\n"
+	staged := write(t, "staged.yaml", steps+strings.Replace(good, "8000", "8001", 1))
+	c.cli(t, "apply", staged).want(t, 0, "is rolled out in steps", "")
+	c.cli(t, "apply", staged, "--atomic").want(t, 1, "", "a roll-out of the same content goes on")
+
+	next := write(t, "next.yaml", steps+strings.Replace(good, "8000", "8003", 1))
+	c.cli(t, "apply", next, "--atomic", "--wait").want(t, 0, "all data planes changed within", "")
+	for _, d := range []*fleettest.DataPlane{a, b} {
+		tables := d.Tables()
+		if port := tables[len(tables)-1].GetPort(); port != 8003 {
+			t.Errorf("port %d is the last that it was sent", port)
+		}
+	}
+	c.cli(t, "rollout", "status").want(t, 0, "superseded", "")
+}
+
 // A file and `apply` that change at the same time end in one of both states, and
 // file and fleet agree.
 func TestApplyAndEditsAtTheSameTime(t *testing.T) {
