@@ -7,6 +7,9 @@
 // free, so a slow data plane skips versions, delays nobody, and costs no memory
 // beyond the shared bytes.
 //
+// Prepare has all data planes make a table ready first: the Publish that follows sends
+// a word in its place.
+//
 // The core (Fleet, session, Table) is plain state behind one mutex with an
 // injected clock. gRPC appears in three files only: server.go (the stream),
 // codec.go (sending shared bytes) and the limits in grpc.go.

@@ -23,6 +23,8 @@ const (
 // GRPCOptions returns what a gRPC server needs to serve data planes: shared
 // bytes, limits set on purpose, and keepalive that agrees with the data planes'
 // (they ping every 10 s; the library's default would answer that with GOAWAY).
+// Connections end some time after the turn of a stream on them would (see
+// ServerOptions): none outlives a CA or a certificate for long.
 func GRPCOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		newCodec(),
@@ -32,8 +34,10 @@ func GRPCOptions() []grpc.ServerOption {
 		grpc.SharedWriteBuffer(true),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
-			Time:    30 * time.Second,
-			Timeout: 10 * time.Second,
+			Time:                  30 * time.Second,
+			Timeout:               10 * time.Second,
+			MaxConnectionAge:      45 * time.Minute,
+			MaxConnectionAgeGrace: 10 * time.Second,
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
 			MinTime:             5 * time.Second,
