@@ -123,6 +123,22 @@ func TestApplyWaitsForTheEndOfARollout(t *testing.T) {
 	}
 }
 
+// A comment that comes in the middle does not make it another content.
+func TestAnotherTextOfTheSameIsParkedToo(t *testing.T) {
+	c := start(t, good, "--state-dir", t.TempDir())
+	fleettest.Start(t, c.server, "edge-1", nil, fleettest.Apply)
+	c.waitKnown(t, 1)
+	c.cli(t, "apply", write(t, "next.yaml", staged(8001, "1h"))).want(t, 0, "is rolled out in steps", "")
+	c.waitPhase(t, "baking")
+	c.cli(t, "apply", write(t, "next.yaml", "# again\n"+staged(8001, "1h"))).want(t, 0, "was being rolled out already", "")
+	c.cli(t, "rollout", "abort").want(t, 0, "aborted", "")
+	c.reload <- struct{}{}
+	c.cli(t, "status", "--wait").want(t, 1, "", "parked")
+	if r := c.waitPhase(t, "aborted"); r.Revision != 2 {
+		t.Errorf("revision %d is rolled out", r.Revision)
+	}
+}
+
 // What is in force is the same for whoever asks on the command line and over HTTP.
 func TestRolloutIsTheSameOverHTTP(t *testing.T) {
 	c := start(t, good, "--state-dir", t.TempDir())

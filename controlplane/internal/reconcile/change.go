@@ -102,6 +102,7 @@ func (l *Loader) keepOn(c change) error {
 		}
 	}
 	l.keepText(c)
+	l.retext(c)
 	l.content, l.drained = c.content, c.drained
 	l.tellDrained()
 	return nil

@@ -219,6 +219,14 @@ func (l *Loader) table(c change, drained map[string]bool, revision uint64) (*fle
 	return fleet.NewTable(effective, routetable.Version(effective), revision, l.opts.Now())
 }
 
+// retext notes that the file has another text of the change that is rolled out.
+func (l *Loader) retext(c change) {
+	if l.going() && c.origin != fleetv1.Origin_ORIGIN_DRAIN {
+		l.rollout.Retext(digest(c.data))
+		l.logKept(l.keepRollout(l.rollout))
+	}
+}
+
 // begin puts the first step of a roll-out in force, which is kept, or goes on with that
 // of the last run.
 func (l *Loader) begin(s *stage, t *fleet.Table) {

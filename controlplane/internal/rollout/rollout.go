@@ -236,6 +236,9 @@ func (r *Rollout) Renumber(revision, baseRevision uint64, version, baseVersion s
 	r.Revision, r.BaseRevision, r.Version, r.BaseVersion = revision, baseRevision, version, baseVersion
 }
 
+// Retext notes another text that means the same.
+func (r *Rollout) Retext(digest string) { r.Text = digest }
+
 // Unpark forgets the text that was taken back, and reports whether there was one.
 func (r *Rollout) Unpark() bool {
 	if r.Phase != Aborted || r.Text == "" {
