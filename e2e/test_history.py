@@ -2,15 +2,12 @@
 point; taken over from the fleet when it is lost."""
 
 import json
-import pathlib
 import random
 import shutil
-import subprocess
 import threading
 import time
 
 from e2e.harness import Load, Scenario, eventually, get
-from e2e.harness.processes import BUILD
 from e2e.harness.scenario import write
 
 KILLS = 50
@@ -131,7 +128,6 @@ class Operations(threading.Thread):
         self.stopped = threading.Event()
         # By revision: what apply and rollback have answered, and what was asked.
         self.acknowledged: dict[int, dict] = {}
-        self.process: subprocess.Popen | None = None
 
     def run(self) -> None:
         while not self.stopped.is_set():
@@ -177,7 +173,7 @@ class Killed(History):
         versions: dict[int, str] = {}  # of every revision there ever was
         highest, acknowledged, cut, completed = 0, 0, 0, 0
         known = [1]
-        with Load(self.port, {"/x": "a"}, keepalive=1) as load:
+        with Load(self.port, {"/x": "a"}, keepalive=1, fresh=0) as load:
             for kill in range(KILLS):
                 work = Operations(self, cp, text, known, rng)
                 work.start()
@@ -217,7 +213,7 @@ class Killed(History):
             while time.monotonic() < deadline and not any(
                 name.endswith((".prepared", ".partial")) for name in (p.name for p in history.iterdir())
             ):
-                pass
+                time.sleep(0.0002)
             deadline = time.monotonic() + rng.choice([0, 0, rng.uniform(0, 0.01)])
         while time.monotonic() < deadline:
             time.sleep(0.0005)
