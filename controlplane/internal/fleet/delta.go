@@ -17,27 +17,35 @@ const worthwhile = 2
 // data plane wants them, once, and shared as those of the whole table are.
 type deltas struct {
 	mu sync.Mutex
-	// frames by the version of the base; none: the whole table is to be sent.
-	frames map[string][]*frame
+	// frames of each delta; none: the whole table is to be sent.
+	frames map[start][]*frame
 }
 
-// since returns the messages that make the table of a base; none when the whole table
-// is to be sent.
-func (t *Table) since(base *index) []*frame {
+// start is the version that a delta starts from, and whether its table is to be prepared
+// only.
+type start struct {
+	version string
+	hold    bool
+}
+
+// since returns the messages that make the table of a base, to be put in force or to be
+// prepared; none when the whole table is to be sent.
+func (t *Table) since(base *index, hold bool) []*frame {
 	if base == nil {
 		return nil
 	}
 	t.deltas.mu.Lock()
 	defer t.deltas.mu.Unlock()
-	frames, made := t.deltas.frames[base.version]
+	from := start{base.version, hold}
+	frames, made := t.deltas.frames[from]
 	if !made {
-		frames = t.deltaFrames(base)
-		t.deltas.frames[base.version] = frames
+		frames = t.deltaFrames(base, hold)
+		t.deltas.frames[from] = frames
 	}
 	return frames
 }
 
-func (t *Table) deltaFrames(base *index) []*frame {
+func (t *Table) deltaFrames(base *index, hold bool) []*frame {
 	d := t.index.since(base)
 	if len(d.changed) > len(t.index.digests)/worthwhile {
 		return nil
@@ -53,7 +61,7 @@ func (t *Table) deltaFrames(base *index) []*frame {
 	if len(p.data) > len(t.payload.data)/worthwhile {
 		return nil
 	}
-	return t.chunks(p, &routetablev1.Chunk{Encoding: routetablev1.Encoding_ENCODING_DELTA_GZIP, Base: base.version})
+	return t.chunks(p, &routetablev1.Chunk{Encoding: routetablev1.Encoding_ENCODING_DELTA_GZIP, Base: base.version, Hold: hold})
 }
 
 // withoutEndpoints returns all other fields of a table; what they refer to is shared.
@@ -68,14 +76,30 @@ func withoutEndpoints(rt *routetablev1.RouteTable) *routetablev1.RouteTable {
 	return rest
 }
 
+// baseOf returns what a delta of the table for the session's data plane starts from, nil
+// when it is to get the whole table. f.mu is held.
+func (f *Fleet) baseOf(s *session, t *Table) *index {
+	if !s.deltas || s.whole == t.Version {
+		return nil
+	}
+	return f.versions.of(s.version)
+}
+
 // resend takes back a delta of which the data plane cannot make the table, so that it is
 // sent the whole one. It can ask for that once for each version. f.mu is held.
 func (f *Fleet) resend(s *session, r *routetablev1.Resend) {
-	if s.flight == nil || s.flight.Version != r.GetVersion() || s.whole == r.GetVersion() {
+	switch version := r.GetVersion(); {
+	case s.whole == version:
+		return
+	case s.flight != nil && s.flight.Version == version:
+		s.flight = nil
+	case s.preparing(version):
+		s.held = nil
+	default:
 		f.opts.Log.Debug("a table is asked for again that is not in flight", "id", s.id, "session", s.sessionID)
 		return
 	}
-	s.flight, s.whole = nil, r.GetVersion()
+	s.whole = r.GetVersion()
 	f.metrics.pushes.WithLabelValues(pushResent).Inc()
 	f.opts.Log.Info("data plane wants the whole route table", "id", s.id, "version", r.GetVersion(),
 		"reason", shorten(r.GetReason()))

@@ -360,3 +360,46 @@ func mutated(random *rand.Rand, rt *routetablev1.RouteTable) *routetablev1.Route
 	})
 	return rt
 }
+
+// What is to be prepared comes as a delta, too, and as a whole to who asks for that.
+func TestATableIsPreparedOfADelta(t *testing.T) {
+	s := start(t, fleet.Options{}, fleet.ServerOptions{})
+	base := endpoints(500, 1)
+	s.publish(t, base)
+	var all []*merger
+	for _, id := range []string{"a", "b"} {
+		m := &merger{player: s.open(t)}
+		m.hello(t, &routetablev1.Hello{Id: id, SessionId: "1", Features: []routetablev1.Feature{
+			routetablev1.Feature_FEATURE_DELTA, routetablev1.Feature_FEATURE_PREPARE,
+		}})
+		m.apply(t)
+		s.waitState(t, id, "applied")
+		all = append(all, m)
+	}
+	next := s.next(t, changed(base, 3))
+	outcome := s.preparing(t, next, 2, patience)
+	for i, m := range all {
+		if i == 1 {
+			m.chunk(t)
+			m.resend(t, next.Version)
+		}
+		_, c := m.receive(t)
+		if want := []routetablev1.Encoding{delta, whole}[i]; c.GetEncoding() != want || !c.GetHold() || c.GetVersion() != next.Version {
+			t.Fatalf("got %v of %s, to hold: %v; want %v", c.GetEncoding(), c.GetVersion(), c.GetHold(), want)
+		}
+		m.prepared(t, next.Version)
+	}
+	wantReady(t, outcome)
+	s.fleet.Publish(next)
+	s.fleet.Release()
+	for _, m := range all {
+		m.wantCommit(t, next)
+		m.applied(t, next.Version, next.Revision)
+	}
+	s.publish(t, changed(base, 4))
+	for _, m := range all {
+		if c := m.apply(t); c.GetEncoding() != delta || c.GetHold() {
+			t.Errorf("the next came as %v, to hold: %v", c.GetEncoding(), c.GetHold())
+		}
+	}
+}

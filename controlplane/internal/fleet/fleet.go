@@ -473,10 +473,7 @@ func (f *Fleet) begin(s *session) (t *Table, base *index) {
 	s.flight, s.flightSince = t, f.opts.Now()
 	s.unpark()
 	f.unhold(s)
-	if s.deltas && s.whole != t.Version {
-		base = f.versions.of(s.version)
-	}
-	return t, base
+	return t, f.baseOf(s, t)
 }
 
 // abandon takes back a table of which not everything has been sent.

@@ -193,7 +193,7 @@ func (f *Fleet) isReady(s *session, version string) {
 // cannotPrepare takes a session's word that it refuses the table that it was sent to
 // prepare, and reports whether it is about that. f.mu is held.
 func (f *Fleet) cannotPrepare(s *session, r *routetablev1.Rejected) bool {
-	if s.held == nil || s.ready || s.flight != nil || s.held.Version != r.GetVersion() {
+	if !s.preparing(r.GetVersion()) {
 		return false
 	}
 	s.held = nil
@@ -201,6 +201,12 @@ func (f *Fleet) cannotPrepare(s *session, r *routetablev1.Rejected) bool {
 	f.opts.Log.Warn("data plane cannot prepare", "id", s.id, "version", r.GetVersion(), "error", reasons)
 	f.depart(s, reasons)
 	return true
+}
+
+// preparing reports whether the session has been sent a version to prepare and has not
+// answered. Fleet.mu is held.
+func (s *session) preparing(version string) bool {
+	return s.held != nil && !s.ready && s.flight == nil && s.held.Version == version
 }
 
 // unhold notes that the session's data plane drops what it has ready, because it is sent
@@ -227,15 +233,15 @@ func (f *Fleet) wantsDrop(s *session) bool {
 }
 
 // beginHold notes that the session is sent the table that is prepared, nil when it is
-// not to be any more.
-func (f *Fleet) beginHold(s *session) *preparation {
+// not to be any more. With the base, if there is one, it may be sent as a delta.
+func (f *Fleet) beginHold(s *session) (p *preparation, base *index) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !s.connected || !f.wantsHold(s) {
-		return nil
+		return nil, nil
 	}
 	s.held, s.ready = f.preparing.table, false
-	return f.preparing
+	return f.preparing, f.baseOf(s, f.preparing.table)
 }
 
 // prepares reports whether the preparation goes on.

@@ -284,11 +284,16 @@ func (st *stream) inSlot(send func() error) error {
 
 // sendHold sends the table that is prepared, as far as it is.
 func (st *stream) sendHold() error {
-	p := st.server.fleet.beginHold(st.session)
+	p, base := st.server.fleet.beginHold(st.session)
 	if p == nil {
 		return nil
 	}
-	for i, f := range p.frames {
+	frames, sent := p.frames, st.server.fleet.metrics.whole
+	if delta := p.table.since(base, true); len(delta) > 0 {
+		frames, sent = delta, st.server.fleet.metrics.delta
+	}
+	sent.tables.Inc()
+	for i, f := range frames {
 		if i > 0 {
 			if !st.server.fleet.prepares(p) {
 				return nil
@@ -300,6 +305,7 @@ func (st *stream) sendHold() error {
 		if err := st.write(f); err != nil {
 			return err
 		}
+		sent.bytes.Add(float64(f.size()))
 	}
 	return nil
 }
@@ -311,7 +317,7 @@ func (st *stream) sendTable() error {
 		return nil
 	}
 	frames, sent := t.frames, st.server.fleet.metrics.whole
-	if delta := t.since(base); len(delta) > 0 {
+	if delta := t.since(base, false); len(delta) > 0 {
 		frames, sent = delta, st.server.fleet.metrics.delta
 	}
 	sent.tables.Inc()

@@ -130,7 +130,7 @@ func (t *Table) withRevision(revision uint64) *Table {
 	n := *t
 	n.Revision = revision
 	n.frames = n.chunks(n.payload, &routetablev1.Chunk{Encoding: routetablev1.Encoding_ENCODING_GZIP})
-	n.deltas = &deltas{frames: map[string][]*frame{}}
+	n.deltas = &deltas{frames: map[start][]*frame{}}
 	return &n
 }
 

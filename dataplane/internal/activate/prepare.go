@@ -22,26 +22,36 @@ type prepared struct {
 // goes on serving. What was prepared before is dropped in any case: there is never more
 // than one. Errors are those of Activate.
 func (a *Activator) Prepare(encoded []byte, version string, revision uint64) error {
+	verified, err := a.PrepareMade(encoded, version, revision)
+	if !verified {
+		a.counts.add(false)
+	}
+	return err
+}
+
+// PrepareMade does the same with a table that was made here, of the one in force and a
+// delta; see ActivateMade.
+func (a *Activator) PrepareMade(encoded []byte, version string, revision uint64) (verified bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.discard()
-	p, err := a.prepare(encoded, version, revision)
+	t, err := a.compile(encoded, version, revision)
+	if err != nil {
+		return false, err
+	}
+	p, err := a.prepare(t)
 	if err != nil {
 		if !errors.Is(err, ErrDraining) {
 			a.counts.add(false)
 		}
-		return err
+		return true, err
 	}
 	a.prepared = p
 	a.o.Log.Info("prepared", "version", version, "revision", revision, "endpoints", p.table.Len())
-	return nil
+	return true, nil
 }
 
-func (a *Activator) prepare(encoded []byte, version string, revision uint64) (*prepared, error) {
-	t, err := a.compile(encoded, version, revision)
-	if err != nil {
-		return nil, err
-	}
+func (a *Activator) prepare(t *table.Table) (*prepared, error) {
 	if err := a.checkLog(t); err != nil {
 		return nil, err
 	}

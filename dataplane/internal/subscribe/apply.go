@@ -211,19 +211,14 @@ func (s *Subscriber) confirm(t task) {
 // putInForce unpacks the table and has it activated. After a delta, the offer of the task
 // is that of the whole table.
 func (s *Subscriber) putInForce(t *task) error {
-	var refused *refusal
-	switch {
-	case errors.As(t.refused, &refused) && refused.delta:
-		return &unusableDelta{refused.reason}
-	case t.refused != nil:
-		s.o.Activator.Refuse()
-		return t.refused
+	if err := s.refusedBefore(t); err != nil {
+		return err
 	}
 	if t.source == activate.Stream && s.o.Activator.Confirm(t.version, t.revision) {
 		return nil
 	}
 	if t.offer.base != "" {
-		return s.putMade(t)
+		return s.withMade(t, s.o.Activator.ActivateMade)
 	}
 	encoded, err := t.offer.unpack()
 	if err != nil {
@@ -231,6 +226,18 @@ func (s *Subscriber) putInForce(t *task) error {
 		return err
 	}
 	return s.o.Activator.Activate(encoded, t.version, t.revision, t.source)
+}
+
+// refusedBefore returns why a table could not even be received, nil when it was.
+func (s *Subscriber) refusedBefore(t *task) error {
+	var refused *refusal
+	if errors.As(t.refused, &refused) && refused.delta {
+		return &unusableDelta{refused.reason}
+	}
+	if t.refused != nil {
+		s.o.Activator.Refuse()
+	}
+	return t.refused
 }
 
 // save keeps the table in force on disk. A data plane that cannot write serves

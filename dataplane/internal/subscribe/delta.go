@@ -16,14 +16,14 @@ type unusableDelta struct{ reason error }
 func (e *unusableDelta) Error() string { return e.reason.Error() }
 func (e *unusableDelta) Unwrap() error { return e.reason }
 
-// putMade makes the table of the task, of the one in force and its delta, and has it
-// activated. Only a result with the version that was announced counts as the table.
-func (s *Subscriber) putMade(t *task) error {
+// withMade makes the table of the task, of the one in force and its delta, and hands it
+// on. Only a result with the version that was announced counts as the table.
+func (s *Subscriber) withMade(t *task, use func(table []byte, version string, revision uint64) (verified bool, err error)) error {
 	table, err := s.made(t.offer)
 	if err != nil {
 		return &unusableDelta{err}
 	}
-	verified, err := s.o.Activator.ActivateMade(table, t.version, t.revision)
+	verified, err := use(table, t.version, t.revision)
 	switch {
 	case !verified && err != nil:
 		return &unusableDelta{err}
@@ -73,9 +73,12 @@ func pack(table []byte, version string, revision uint64) *offer {
 	return &offer{version: version, revision: revision, decodedSize: uint64(len(table)), data: packed.Bytes()}
 }
 
-// size returns how many bytes an offer takes when it is unpacked; of a delta, with the
-// table that is made of it.
+// size returns how many bytes an offer, if there is one, takes when it is unpacked; of a
+// delta, with the table that is made of it.
 func (s *Subscriber) size(o *offer) uint64 {
+	if o == nil {
+		return 0
+	}
 	if f := s.o.Activator.InForce(); f != nil && o.base != "" {
 		return o.decodedSize + uint64(len(f.Table.Encoded()))
 	}

@@ -187,3 +187,38 @@ func withSize(chunks []*routetablev1.Chunk, size uint64) []*routetablev1.Chunk {
 	}
 	return chunks
 }
+
+func TestADeltaToPrepare(t *testing.T) {
+	cp := startControlPlane(t, "127.0.0.1:0", nil)
+	dir := t.TempDir()
+	dp := startDataPlane(t, dir, nil, cp.address)
+	p := cp.accept(t)
+	port := activatetest.Port(t)
+	first, v1 := activatetest.Table(port, backend1)
+	next, v2 := activatetest.Table(port, backend1, backend2)
+	p.sendChunks(t, chunksOf(t, first, v1, 1, 1<<20)...)
+	p.wantApplied(t, v1, 1)
+	hold := func(base string) []*routetablev1.Chunk {
+		chunks := deltaChunks(t, deltaTo(next, 1), base, v2, 2, 30)
+		for _, c := range chunks {
+			c.Hold = true
+		}
+		return chunks
+	}
+	p.sendChunks(t, hold("other")...)
+	p.wantResend(t, v2)
+	p.sendChunks(t, hold(v1)...)
+	p.wantPrepared(t, v2)
+	dp.serves(t, v1, 1, activate.Stream)
+	p.sendCommit(t, v2, 3)
+	p.wantApplied(t, v2, 3)
+	dp.serves(t, v2, 3, activate.Stream)
+	if o, err := NewStore(dir).load(); err != nil || o.version != v2 || o.base != "" || o.revision != 3 {
+		t.Errorf("stored: %+v, %v", o, err)
+	} else if encoded, err := o.unpack(); err != nil || len(encoded) != proto.Size(next) {
+		t.Errorf("stored are %d bytes, %v; want %d", len(encoded), err, proto.Size(next))
+	}
+	if rejected := updates(t, dp, "rejected"); rejected != 0 {
+		t.Errorf("%v tables count as rejected", rejected)
+	}
+}

@@ -27,7 +27,7 @@ const (
 func (s *Subscriber) hold(h held) {
 	switch h.what {
 	case prepare:
-		s.o.Quietly(h.size(), func() { s.prepare(h.task) })
+		s.o.Quietly(s.size(h.offer), func() { s.prepare(h.task) })
 	case commit:
 		s.commit(h.task)
 	case discard:
@@ -35,35 +35,17 @@ func (s *Subscriber) hold(h held) {
 	}
 }
 
-// size is that of the unpacked table.
-func (h *held) size() uint64 {
-	if h.offer == nil {
-		return 0
-	}
-	return h.offer.decodedSize
-}
-
 // prepare makes the table of a task ready, or refuses it. What was ready before is
 // dropped: there is never more than one.
 func (s *Subscriber) prepare(t task) {
 	s.drop()
-	err := t.refused
-	var encoded []byte
-	switch {
-	case err != nil:
-	case t.offer.base != "":
-		err = errors.New("a delta cannot be prepared")
-	default:
-		encoded, err = t.offer.unpack()
-	}
-	if err != nil {
-		s.o.Activator.Refuse()
-	} else {
-		err = s.o.Activator.Prepare(encoded, t.version, t.revision)
-	}
+	err := s.makeReady(&t)
+	var unusable *unusableDelta
 	switch {
 	case errors.Is(err, activate.ErrDraining):
 		// No verdict on the table; the goodbye is on its way.
+	case errors.As(err, &unusable):
+		s.askForWhole(t, unusable)
 	case err != nil:
 		s.o.Log.Error("route table cannot be prepared", "version", t.version, "revision", t.revision, "error", err)
 		t.report(rejected(t, err))
@@ -73,6 +55,23 @@ func (s *Subscriber) prepare(t task) {
 			Prepared: &routetablev1.Prepared{Version: t.version},
 		}})
 	}
+}
+
+// makeReady unpacks the table and has it prepared. After a delta, the offer of the task
+// is that of the whole table.
+func (s *Subscriber) makeReady(t *task) error {
+	if err := s.refusedBefore(t); err != nil {
+		return err
+	}
+	if t.offer.base != "" {
+		return s.withMade(t, s.o.Activator.PrepareMade)
+	}
+	encoded, err := t.offer.unpack()
+	if err != nil {
+		s.o.Activator.Refuse()
+		return err
+	}
+	return s.o.Activator.Prepare(encoded, t.version, t.revision)
 }
 
 // commit puts in force what is ready.
