@@ -10,6 +10,9 @@
 // Prepare has all data planes make a table ready first: the Publish that follows sends
 // a word in its place.
 //
+// A data plane that serves a version of which there is an index gets a delta, when that is
+// much smaller (delta.go, index.go). It is made once, too, and shared.
+//
 // The core (Fleet, session, Table) is plain state behind one mutex with an
 // injected clock. gRPC appears in three files only: server.go (the stream),
 // codec.go (sending shared bytes) and the limits in grpc.go.
