@@ -337,7 +337,7 @@ func TestRandomChangesByDeltas(t *testing.T) {
 // is not about endpoints.
 func mutated(random *rand.Rand, rt *routetablev1.RouteTable) *routetablev1.RouteTable {
 	rt = proto.CloneOf(rt)
-	rt.Port = uint32(1 + (rt.GetPort()+1)%60000)
+	rt.Port = 1 + (rt.GetPort()+1)%60000
 	for range random.IntN(6) {
 		n := random.IntN(len(rt.Endpoints))
 		switch random.IntN(4) {
