@@ -26,7 +26,6 @@ class Browser(Program):
     def __init__(self, directory: pathlib.Path):
         self.port = free_port()
         self.profile = directory / "profile"
-        # What it sends is remembered: page loads, questions, and their sizes.
         self.session = ""
         driver = shutil.which("chromedriver") or "chromedriver"
         super().__init__("chromedriver", [driver, "--port=%d" % self.port], directory / "chromedriver.log")
@@ -71,14 +70,17 @@ class Browser(Program):
         assert not left, "processes of the browser are left: %s" % left
 
     def _left(self) -> list[int]:
-        """Processes that were started with this profile."""
+        """Processes of the driver's session, and those that were started with this
+        profile in one of their own; not those that have ended."""
         found = []
-        for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        for path in pathlib.Path("/proc").glob("[0-9]*"):
             try:
-                if os.fsencode(self.profile) in path.read_bytes():
-                    found.append(int(path.parent.name))
+                state, _, _, session = (path / "stat").read_text().rpartition(")")[2].split()[:4]
+                ours = int(session) == self.pid or os.fsencode(self.profile) in (path / "cmdline").read_bytes()
             except OSError:
                 continue
+            if ours and state != "Z":
+                found.append(int(path.name))
         return found
 
     # --- what it can do -------------------------------------------------------
