@@ -215,6 +215,10 @@ func (s *Subscriber) putInForce(t *task) error {
 		return err
 	}
 	if t.source == activate.Stream && s.o.Activator.Confirm(t.version, t.revision) {
+		if t.offer.base != "" {
+			// What was in force when it was sent has been replaced by the table itself.
+			t.offer = pack(s.o.Activator.InForce().Table.Encoded(), t.version, t.revision)
+		}
 		return nil
 	}
 	if t.offer.base != "" {

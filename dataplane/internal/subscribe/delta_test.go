@@ -87,6 +87,32 @@ func TestDeltas(t *testing.T) {
 	dp.serves(t, version, 6, activate.Stream)
 }
 
+// A delta may come for what is in force already: the stream before had brought it, and it
+// came into force after the hello. What is stored is the whole table all the same.
+func TestADeltaToTheTableInForce(t *testing.T) {
+	cp := startControlPlane(t, "127.0.0.1:0", nil)
+	dir := t.TempDir()
+	dp := startDataPlane(t, dir, nil, cp.address)
+	p := cp.accept(t)
+	port := activatetest.Port(t)
+	first, v1 := activatetest.Table(port, backend1)
+	next, v2 := activatetest.Table(port, backend1, backend2)
+	p.sendChunks(t, chunksOf(t, first, v1, 1, 1<<20)...)
+	p.wantApplied(t, v1, 1)
+	for revision := uint64(2); revision <= 3; revision++ {
+		p.sendChunks(t, deltaChunks(t, deltaTo(next, 1), v1, v2, revision, 1<<20)...)
+		p.wantApplied(t, v2, revision)
+		dp.serves(t, v2, revision, activate.Stream)
+	}
+	o, err := NewStore(dir).load()
+	if err != nil || o.version != v2 || o.revision != 3 {
+		t.Fatalf("stored: %+v, %v", o, err)
+	}
+	if encoded, err := o.unpack(); err != nil || len(encoded) != proto.Size(next) {
+		t.Errorf("stored are %d bytes, %v; want the %d of the table", len(encoded), err, proto.Size(next))
+	}
+}
+
 // Whatever is wrong with a delta: the whole table is asked for, nothing is refused, and
 // the one before goes on serving.
 func TestADeltaThatCannotBeUsed(t *testing.T) {
