@@ -37,7 +37,7 @@ func (r *Rollout) Describe() *fleetv1.Rollout {
 		Phase: wirePhases[r.Phase], Reason: r.why(), Step: uint32(r.Step),
 		Chosen: slices.Sorted(maps.Keys(r.Chosen)), Applied: uint32(r.applied),
 		StartedAt: timestamppb.New(r.StartedAt), DataPlanes: uint32(r.known),
-		OnNew: window(r.onNew.sum, len(r.onNew.last)), OnOld: window(r.onOld.sum, len(r.onOld.last)),
+		OnNew: window(r.onNew.sum, len(r.onNew.last)), OnOld: window(r.onOld.sum, r.unchosen()),
 	}
 	for _, s := range r.Settings.Steps {
 		d.Steps = append(d.Steps, s.String())
@@ -62,6 +62,18 @@ func (r *Rollout) why() string {
 		return "data planes are still to come back"
 	}
 	return fmt.Sprintf("%d of %s have applied it", r.applied, plural(len(r.Chosen), "data plane"))
+}
+
+// unchosen returns how many data planes without the change are watched. What those have
+// done that got it later counts as done without it, but they are not there any more.
+func (r *Rollout) unchosen() int {
+	n := 0
+	for id := range r.onOld.last {
+		if !r.Chosen[id] {
+			n++
+		}
+	}
+	return n
 }
 
 func window(c traffic.Counters, planes int) *fleetv1.Window {

@@ -25,6 +25,9 @@ func TestStepsOneAfterTheOther(t *testing.T) {
 		if n := len(m.onNewVersion()); len(sizes) == 0 || sizes[len(sizes)-1] != n {
 			sizes = append(sizes, n)
 		}
+		if d := m.Describe(); d.GetOnOld().GetDataPlanes() != 8-uint32(len(d.GetChosen())) {
+			t.Errorf("%d are chosen, and %d are said to run what was before", len(d.GetChosen()), d.GetOnOld().GetDataPlanes())
+		}
 	}
 	if diff := cmp.Diff(sizes, []int{0, 1, 2, 4, 8}); diff != "" {
 		t.Errorf("data planes with the change (-got +want):\n%s", diff)
