@@ -346,3 +346,26 @@ func TestAVersionThatWasRejectedCanBePrepared(t *testing.T) {
 	s.fleet.Release()
 	a.wantCommit(t, published)
 }
+
+// A data plane that has lost what it had ready by the time of the commit gets the table.
+func TestACommitOfWhatIsNotReadyAnyMore(t *testing.T) {
+	s := start(t, fleet.Options{}, fleet.ServerOptions{})
+	base := s.publish(t, table(1))
+	a := s.joinReady(t, "a", base)
+	next := s.next(t, table(2))
+	outcome := s.preparing(t, next, 0, patience)
+	a.wantHold(t, next)
+	a.prepared(t, next.Version)
+	wantReady(t, outcome)
+	published := s.fleet.Publish(next)
+	s.fleet.Release()
+	a.wantCommit(t, published)
+	a.send(t, &routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Resend{
+		Resend: &routetablev1.Resend{Version: next.Version, Reason: "it is not prepared"},
+	}})
+	a.wantTable(t, published)
+	a.applied(t, published.Version, published.Revision)
+	if _, all := s.fleet.Switched(t.Context()); !all {
+		t.Error("it has not switched")
+	}
+}

@@ -85,10 +85,11 @@ func (s *Subscriber) size(o *offer) uint64 {
 	return o.decodedSize
 }
 
-// askForWhole asks for the table of a delta that could not be used.
-func (s *Subscriber) askForWhole(t task, unusable *unusableDelta) {
-	s.o.Log.Warn("delta cannot be used; asking for the whole route table", "version", t.version, "revision", t.revision, "error", unusable)
+// askForWhole asks for the table of a delta that could not be used, or of a commit when it
+// is not prepared.
+func (s *Subscriber) askForWhole(t task, why error) {
+	s.o.Log.Warn("asking for the whole route table", "version", t.version, "revision", t.revision, "error", why)
 	t.report(&routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Resend{Resend: &routetablev1.Resend{
-		Version: t.version, Reason: wireText(unusable.Error()),
+		Version: t.version, Reason: wireText(why.Error()),
 	}}})
 }

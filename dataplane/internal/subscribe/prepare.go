@@ -80,8 +80,8 @@ func (s *Subscriber) commit(t task) {
 	switch {
 	case errors.Is(err, activate.ErrDraining):
 	case errors.Is(err, activate.ErrNotPrepared):
-		s.o.Log.Warn("control plane commits a version that is not prepared", "version", t.version)
-		t.report(s.heartbeat())
+		// A heartbeat would not tell that it has come, and the control plane would wait.
+		s.askForWhole(t, err)
 	case err != nil:
 		s.ready = nil
 		s.o.Log.Error("prepared route table rejected", "version", t.version, "revision", t.revision, "error", err)

@@ -41,13 +41,11 @@ func (p *peer) wantPrepared(t *testing.T, version string) {
 	}
 }
 
-// wantUncommitted commits a version that is not prepared, which is answered with a
-// heartbeat.
+// wantUncommitted commits a version that is not prepared, which is asked for.
 func (p *peer) wantUncommitted(t *testing.T, version string) {
 	t.Helper()
-	<-p.heartbeats
 	p.sendCommit(t, version, 9)
-	<-p.heartbeats
+	p.wantResend(t, version)
 	// Nothing has come into force: the next table is the next thing that is reported.
 	rt, other := activatetest.Table(activatetest.Port(t), backend1, backend1, backend2)
 	p.sendChunks(t, chunksOf(t, rt, other, 10, 1000)...)

@@ -594,7 +594,8 @@ type SubscribeRequest_Prepared struct {
 }
 
 type SubscribeRequest_Resend struct {
-	// A delta cannot be used; the whole table is wanted.
+	// A delta cannot be used, or what was committed is not prepared; the whole table is
+	// wanted.
 	Resend *Resend `protobuf:"bytes,7,opt,name=resend,proto3,oneof"`
 }
 
@@ -1174,12 +1175,12 @@ func (x *Prepared) GetVersion() string {
 }
 
 // Resend asks for a route table as a whole, because it could not be made from its
-// delta.
+// delta, or is not prepared when it is committed.
 type Resend struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Version that is wanted.
 	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	// Why the delta could not be used, for people.
+	// Why, for people.
 	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1960,7 +1961,7 @@ func (x *Report) GetBackends() bool {
 }
 
 // Commit releases the switch to a prepared route table. Applied or Rejected answers
-// it. One about a version that is not prepared is answered with a Heartbeat.
+// it. One about a version that is not prepared is answered with a Resend.
 type Commit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Version to put in force.
