@@ -2,6 +2,7 @@ package subscribe
 
 import (
 	"errors"
+	"sync/atomic"
 	"testing"
 
 	"reverseproxy/dataplane/internal/activate"
@@ -98,6 +99,43 @@ func TestATableTakesThePlaceOfWhatIsPrepared(t *testing.T) {
 	p.sendChunks(t, chunksOf(t, rt, other, 5, 1000)...)
 	p.wantApplied(t, other, 5)
 	p.wantUncommitted(t, ready)
+}
+
+// It does so also when neither has begun, in whichever order they would be worked off.
+func TestATableTakesThePlaceOfWhatIsToBePrepared(t *testing.T) {
+	var place atomic.Uint32
+	begun, goOn := make(chan struct{}, 3), make(chan struct{})
+	cp := startControlPlane(t, "127.0.0.1:0", nil)
+	startDataPlane(t, t.TempDir(), func(o *Options) {
+		o.Place = &place
+		o.Quietly = func(_ uint64, work func()) {
+			begun <- struct{}{}
+			<-goOn
+			work()
+		}
+	}, cp.address)
+	p := cp.accept(t)
+	port := activatetest.Port(t)
+	first, v1 := activatetest.Table(port, backend1)
+	p.sendChunks(t, chunksOf(t, first, v1, 1, 1000)...)
+	<-begun
+	ready, v2 := activatetest.Table(port, backend2)
+	p.sendHold(t, ready, v2, 2)
+	other, v3 := activatetest.Table(port, backend1, backend2)
+	p.sendChunks(t, chunksOf(t, other, v3, 3, 1000)...)
+	p.mustSend(t, &routetablev1.SubscribeResponse{Message: &routetablev1.SubscribeResponse_Placement{
+		Placement: &routetablev1.Placement{Place: 1},
+	}})
+	eventually(t, "all of it has come", func() error {
+		if place.Load() == 0 {
+			return errors.New("it has not yet")
+		}
+		return nil
+	})
+	close(goOn)
+	p.wantApplied(t, v1, 1)
+	p.wantApplied(t, v3, 3)
+	p.wantUncommitted(t, v2)
 }
 
 func TestWhatIsPreparedIsForgottenWithTheStream(t *testing.T) {

@@ -259,6 +259,8 @@ func (x *session) take(t task, hold bool) {
 		put(x.s.holds, held{what: prepare, task: t})
 		return
 	}
+	// What was to be ready before is not any more, in whichever order they are worked off.
+	put(x.s.holds, held{what: discard})
 	x.s.submit(t)
 }
 
