@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"reverseproxy/controlplane/internal/source"
@@ -40,6 +41,11 @@ type Entry struct {
 	// Outcome is what became of its roll-out; empty: it had none, or that one is
 	// going on.
 	Outcome string `json:"outcome,omitempty"`
+}
+
+// has reports whether the entry has a revision, or has had it.
+func (e Entry) has(revision uint64) bool {
+	return e.Revision == revision || slices.Contains(e.Formerly, revision)
 }
 
 // magic begins the first line of a file; the rest of the line is the SHA-256 of

@@ -60,6 +60,8 @@ type Store struct {
 	prepared *kept
 	// last is the highest number that was seen, also on a damaged file.
 	last uint64
+	// held is a revision that is not forgotten, 0 for none.
+	held uint64
 }
 
 // kept is an entry and where its text is.
@@ -236,7 +238,7 @@ func (s *Store) packed(revision uint64) (Entry, []byte, error) {
 func (s *Store) find(revision uint64) *kept {
 	i, found := slices.BinarySearchFunc(s.kept, revision, byRevision)
 	if !found {
-		i = slices.IndexFunc(s.kept, func(k kept) bool { return slices.Contains(k.Formerly, revision) })
+		i = slices.IndexFunc(s.kept, func(k kept) bool { return k.has(revision) })
 	}
 	if i < 0 {
 		return nil
@@ -344,6 +346,14 @@ func (s *Store) commit(k kept) error {
 	return nil
 }
 
+// Hold keeps a revision from being forgotten, in the place of the one held before; 0 is
+// none.
+func (s *Store) Hold(revision uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = revision
+}
+
 // trim forgets the oldest entries that are too many. s.mu is held.
 func (s *Store) trim() {
 	total, first := 0, len(s.kept)
@@ -354,13 +364,18 @@ func (s *Store) trim() {
 		}
 		first--
 	}
-	for _, k := range s.kept[:first] {
-		if s.dir != "" {
+	rest := s.kept[first:]
+	held := slices.IndexFunc(s.kept[:first], func(k kept) bool { return k.has(s.held) })
+	for i, k := range s.kept[:first] {
+		if s.dir != "" && i != held {
 			// One that cannot be removed is tried again after the next start.
 			_ = os.Remove(path(s.dir, k.Revision, acceptedSuffix))
 		}
 	}
-	s.kept = slices.Delete(s.kept, 0, first)
+	if held >= 0 {
+		rest = slices.Insert(rest, 0, s.kept[held])
+	}
+	s.kept = slices.Clone(rest)
 }
 
 // Resume decides about an entry that was prepared and not committed when the last run
