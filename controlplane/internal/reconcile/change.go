@@ -58,6 +58,7 @@ func (l *Loader) accept(c change) (t *fleet.Table, changed bool, err error) {
 	if c.origin == fleetv1.Origin_ORIGIN_DRAIN && l.base != nil {
 		return l.drainStaged(c)
 	}
+	l.keep() // what this one takes the place of, under the number that data planes know
 	effective := compile.Drain(c.content, c.drained)
 	version := routetable.Version(effective)
 	if cur := l.fleet.Desired(); cur != nil && cur.Version == version {

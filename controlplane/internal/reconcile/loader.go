@@ -152,6 +152,9 @@ func New(file *source.File, f *fleet.Fleet, opts Options) *Loader {
 	for _, result := range []rollout.Phase{rollout.Done, rollout.Aborted, rollout.Superseded} {
 		l.rollouts.WithLabelValues(string(result))
 	}
+	if l.going() {
+		l.opts.History.Hold(l.rollout.BaseRevision)
+	}
 	l.showRollout()
 	return l
 }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,6 +17,7 @@ import (
 	"reverseproxy/controlplane/internal/compile"
 	"reverseproxy/controlplane/internal/config"
 	"reverseproxy/controlplane/internal/fleet"
+	"reverseproxy/controlplane/internal/history"
 	"reverseproxy/controlplane/internal/rollout"
 	"reverseproxy/controlplane/internal/source"
 	fleetv1 "reverseproxy/proto/fleet/v1"
@@ -120,7 +122,7 @@ func (l *Loader) unpark() {
 func (l *Loader) startParked() error {
 	newest, r := l.opts.History.Newest(), l.rollout
 	revision, origin := newest.Revision, newest.Origin
-	if newest.Revision == r.Revision {
+	if !l.follows(newest) {
 		revision, origin = r.BaseRevision, fleetv1.Origin_ORIGIN_ABORT // the last run did not get to it
 	}
 	c, err := l.earlier(revision)
@@ -154,15 +156,16 @@ func (l *Loader) stage(c change, t *fleet.Table) (*stage, error) {
 		return nil, nil
 	}
 	first := l.fleet.Desired() == nil
-	continues := first && l.going() && l.rollout.Text == digest(c.data)
+	continues := first && l.continues(c, t)
 	if c.rollout.AtOnce() && !continues {
 		return nil, nil
 	}
-	b, err := l.baseOf(t)
+	b, err := l.baseOf(c, t)
 	if err != nil || b == nil || b.table.Version == t.Version {
 		return nil, err
 	}
 	if continues {
+		l.rollout.Retext(digest(c.data))
 		l.rollout.Renumber(t.Revision, b.table.Revision, t.Version, b.table.Version)
 		return &stage{l.rollout, b}, nil
 	}
@@ -179,9 +182,22 @@ func (l *Loader) stage(c change, t *fleet.Table) (*stage, error) {
 	return &stage{r, b}, nil
 }
 
+// continues reports whether a change is the one whose roll-out is going on: its text may
+// have been edited since, and its table be another for drained backends.
+func (l *Loader) continues(c change, t *fleet.Table) bool {
+	return l.going() && (l.rollout.Text == digest(c.data) || l.rollout.Version == t.Version)
+}
+
+// follows reports whether an entry came after the change of the roll-out, and is not that
+// one under another number.
+func (l *Loader) follows(e history.Entry) bool {
+	return e.Revision > l.rollout.Revision && !slices.Contains(e.Formerly, l.rollout.Revision)
+}
+
 // baseOf returns what runs now, or ran before the change that is rolled out now; nil
-// when nothing does, or nothing else than the table.
-func (l *Loader) baseOf(t *fleet.Table) (*base, error) {
+// when nothing does, or nothing else than the table. An entry of a drain may be that of
+// the roll-out's change once more.
+func (l *Loader) baseOf(c change, t *fleet.Table) (*base, error) {
 	switch cur := l.fleet.Desired(); {
 	case l.base != nil:
 		return l.base, nil
@@ -192,17 +208,18 @@ func (l *Loader) baseOf(t *fleet.Table) (*base, error) {
 	newest := l.opts.History.Newest()
 	revision := newest.Revision
 	switch accepted := newest.Version == t.Version; {
-	case l.going() && !(accepted && newest.Revision > l.rollout.Revision),
-		l.rollout != nil && l.rollout.Phase == rollout.Aborted && newest.Revision == l.rollout.Revision:
+	case l.going() && !(accepted && l.follows(newest)),
+		l.continues(c, t) && newest.Origin == fleetv1.Origin_ORIGIN_DRAIN,
+		l.rollout != nil && l.rollout.Phase == rollout.Aborted && !l.follows(newest):
 		revision = l.rollout.BaseRevision
 	case newest.Revision == 0, accepted:
 		return nil, nil
 	}
-	c, err := l.earlier(revision)
+	before, err := l.earlier(revision)
 	if err == nil {
 		var table *fleet.Table
-		if table, err = l.table(c, l.drained, revision); err == nil {
-			return &base{c, table}, nil
+		if table, err = l.table(before, l.drained, revision); err == nil {
+			return &base{before, table}, nil
 		}
 	}
 	if l.going() {
@@ -231,7 +248,8 @@ func (l *Loader) retext(c change) {
 // of the last run.
 func (l *Loader) begin(s *stage, t *fleet.Table) {
 	l.supersede(fmt.Sprintf("superseded by revision %d", t.Revision), s.rollout)
-	l.rollout, l.base = s.rollout, s.base
+	l.rollout = s.rollout
+	l.setBase(s.base)
 	l.fleet.Stage(t, s.base.table, s.rollout.Chosen)
 	if s.rollout.Everybody() {
 		l.fleet.Choose(nil, true)
@@ -242,6 +260,17 @@ func (l *Loader) begin(s *stage, t *fleet.Table) {
 		l.opts.Log.Warn("without --state-dir, every data plane gets the change when the control plane is started again", "revision", t.Revision)
 	}
 	l.showRollout()
+}
+
+// setBase sets what the roll-out can return to, nil when none is going on. It stays in
+// the history however many changes take the place of one another.
+func (l *Loader) setBase(b *base) {
+	l.base = b
+	held := uint64(0)
+	if b != nil {
+		held = b.table.Revision
+	}
+	l.opts.History.Hold(held)
 }
 
 // numbered notes under which revision the change that is rolled out is published: that
@@ -258,7 +287,7 @@ func (l *Loader) numbered() (changed bool) {
 // supersede ends the roll-out that is going on, if there is one, because another change
 // takes its place: next, or one for every data plane at once.
 func (l *Loader) supersede(why string, next *rollout.Rollout) {
-	l.base = nil
+	l.setBase(nil)
 	if l.rollout == next || !l.going() {
 		return
 	}
@@ -304,16 +333,21 @@ func (l *Loader) logKept(err error) {
 	l.rolloutError = text
 }
 
-// advance lets the roll-out that is going on see the data planes. The turn is held.
+// advance lets the roll-out that is going on see the data planes, and tries again to keep
+// how one has ended. The turn is held.
 func (l *Loader) advance() {
 	now := l.opts.Now()
-	if !l.going() || now.Before(l.nextAdvance) {
+	if now.Before(l.nextAdvance) || !l.going() && l.rolloutError == "" {
 		return
 	}
 	defer func() {
 		done := l.opts.Now()
 		l.nextAdvance = now.Add(max(rolloutInterval, rolloutRest*done.Sub(now)))
 	}()
+	if !l.going() {
+		l.follow(false)
+		return
+	}
 	p := l.rollout.Advance(now, l.planes())
 	if p.Ask {
 		l.fleet.Ask(false)
@@ -332,13 +366,15 @@ func (l *Loader) follow(moved bool) {
 			return // a restart would not know who has it
 		}
 	}
-	switch r.Phase {
-	case rollout.Aborted:
+	switch {
+	case l.base == nil:
+		return // it was over before
+	case r.Phase == rollout.Aborted:
 		l.takeBack()
 		return
-	case rollout.Done:
+	case r.Phase == rollout.Done:
 		l.over(r)
-		l.base = nil
+		l.setBase(nil)
 	}
 	if g := l.fleet.Goal(); g.Base != nil && (r.Everybody() || !maps.Equal(g.Chosen, r.Chosen)) {
 		l.fleet.Choose(r.Chosen, r.Everybody())
@@ -349,7 +385,7 @@ func (l *Loader) follow(moved bool) {
 func (l *Loader) takeBack() {
 	r, b := l.rollout, l.base
 	l.over(r)
-	l.base = nil
+	l.setBase(nil)
 	c := b.change
 	c.drained, c.origin, c.restores, c.message = l.drained, fleetv1.Origin_ORIGIN_ABORT, r.BaseRevision, r.Reason
 	t, _, err := l.accept(c)
@@ -395,6 +431,7 @@ func (l *Loader) drainStaged(c change) (*fleet.Table, bool, error) {
 	if before != l.base.table {
 		ofBase := l.base.change
 		ofBase.origin, ofBase.message = c.origin, c.message
+		ofBase.settle, c.settle = c.settle, nil // once: after the first entry there is no way back
 		if err := l.record(ofBase, before); err != nil {
 			return nil, false, err
 		}
@@ -402,7 +439,7 @@ func (l *Loader) drainStaged(c change) (*fleet.Table, bool, error) {
 	if err := l.record(c, t); err != nil {
 		return nil, false, err
 	}
-	l.base.table = before
+	l.setBase(&base{l.base.change, before})
 	r := l.rollout
 	r.Renumber(t.Revision, before.Revision, t.Version, before.Version)
 	l.logKept(l.keepRollout(r))

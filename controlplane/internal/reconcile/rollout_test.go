@@ -1,0 +1,322 @@
+package reconcile_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"reverseproxy/controlplane/internal/fleet"
+	"reverseproxy/controlplane/internal/history"
+	"reverseproxy/controlplane/internal/reconcile"
+	"reverseproxy/controlplane/internal/rollout"
+	"reverseproxy/controlplane/internal/source"
+	fleetv1 "reverseproxy/proto/fleet/v1"
+)
+
+const patience = 20 * time.Second
+
+// controlPlane is what a restart finds on the disk, and what runs.
+type controlPlane struct {
+	file, state, rollout, history string
+
+	fleet  *fleet.Fleet
+	loader *reconcile.Loader
+}
+
+// newControlPlane returns one that was started with a text.
+func newControlPlane(t *testing.T, text string) *controlPlane {
+	t.Helper()
+	dir := t.TempDir()
+	c := &controlPlane{
+		file: filepath.Join(dir, "config.yaml"), state: filepath.Join(dir, "state"), history: filepath.Join(dir, "history"),
+	}
+	c.rollout = filepath.Join(c.state, reconcile.RolloutFileName)
+	if err := os.Mkdir(c.state, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c.save(t, text)
+	c.start(t)
+	return c
+}
+
+// start begins a run; one before it is taken to have been killed.
+func (c *controlPlane) start(t *testing.T) {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	store, err := history.Open(c.history, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	drains := filepath.Join(c.state, reconcile.DrainsFileName)
+	drained, err := reconcile.ReadDrains(drains)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, err := reconcile.ReadRollout(c.rollout, time.Second, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.fleet = fleet.New(fleet.Options{})
+	c.loader = reconcile.New(source.New(c.file), c.fleet, reconcile.Options{
+		Interval: time.Millisecond, History: store, DrainsFile: drains, Drained: drained,
+		RolloutFile: c.rollout, Rollout: last, Grace: time.Second, Log: log,
+	})
+	if err := c.loader.Start(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c *controlPlane) save(t *testing.T, text string) {
+	t.Helper()
+	if err := source.Replace(c.file, []byte(text)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// follow has the control plane follow the file until something is so.
+func (c *controlPlane) follow(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		c.loader.Run(ctx, nil)
+	}()
+	defer func() { cancel(); <-ended }()
+	for deadline := time.Now().Add(patience); !so(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+func (c *controlPlane) drain(t *testing.T, backend string) error {
+	t.Helper()
+	_, err := c.loader.Drain(t.Context(), "http://localhost:"+backend, false, false, "")
+	return err
+}
+
+func (c *controlPlane) abort(t *testing.T) error {
+	t.Helper()
+	_, err := c.loader.Steer(t.Context(), &fleetv1.SteerRolloutRequest{Action: fleetv1.RolloutAction_ROLLOUT_ACTION_ABORT})
+	return err
+}
+
+// newest returns the text of the newest entry of the history.
+func (c *controlPlane) newest(t *testing.T) string {
+	t.Helper()
+	text, err := c.loader.History().Text(c.loader.History().Newest().Revision)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// kept returns the phase of the roll-out that a restart would find.
+func (c *controlPlane) kept(t *testing.T) rollout.Phase {
+	t.Helper()
+	r, err := reconcile.ReadRollout(c.rollout, time.Second, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Phase
+}
+
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func write(t *testing.T, path string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func rename(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.Rename(from, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c *controlPlane) apply(t *testing.T, text string, steps ...string) {
+	t.Helper()
+	_, _, problems, err := c.loader.Apply(t.Context(), &fleetv1.ApplyRequest{Name: "test", Config: []byte(text), Steps: steps})
+	if err != nil || len(problems) > 0 {
+		t.Fatalf("apply: %v, %v", err, problems)
+	}
+}
+
+// text has an endpoint with these backends.
+func text(backends ...string) string {
+	var pool []string
+	for _, b := range backends {
+		pool = append(pool, fmt.Sprintf("%q", "http://localhost:"+b))
+	}
+	return "port: 8000\nendpoints:\n- {from: /, pool: [" + strings.Join(pool, ", ") + "]}\n"
+}
+
+// staged fails the test unless there is a roll-out, from the base to the candidate.
+func (c *controlPlane) staged(t *testing.T, when string, base, candidate string) {
+	t.Helper()
+	g := c.fleet.Goal()
+	if g.Base == nil {
+		t.Fatalf("%s, every data plane gets %s", when, pools(g.Table))
+	}
+	if got := pools(g.Base) + " to " + pools(g.Table); got != base+" to "+candidate {
+		t.Fatalf("%s, the roll-out is from %s; want from %s to %s", when, got, base, candidate)
+	}
+}
+
+// pools lists the ports of all backends.
+func pools(t *fleet.Table) string {
+	var list []string
+	for _, e := range t.Proto.GetEndpoints() {
+		for _, b := range e.GetPool() {
+			list = append(list, strings.TrimPrefix(b.GetUrl(), "http://localhost:"))
+		}
+	}
+	return strings.Join(list, "+")
+}
+
+const (
+	old = "5001+5002"
+	new = "5001+5003"
+)
+
+// rollingOut returns a control plane in the middle of a roll-out from old to new, whose
+// texts say nothing about steps.
+func rollingOut(t *testing.T) *controlPlane {
+	t.Helper()
+	c := newControlPlane(t, text("5001", "5002"))
+	c.apply(t, text("5001", "5003"), "1", "100%")
+	c.staged(t, "to begin with", old, new)
+	return c
+}
+
+// edit changes the file to a text that means the same.
+func (c *controlPlane) edit(t *testing.T) {
+	t.Helper()
+	edited := string(read(t, c.file)) + "# a comment\n"
+	c.save(t, edited)
+	c.follow(t, "the comment is kept", func() bool { return c.newest(t) == edited })
+}
+
+func TestEditThatMeansTheSameInARollout(t *testing.T) {
+	c := rollingOut(t)
+	c.edit(t)
+	c.start(t)
+	c.staged(t, "after an edit of a comment and a restart", old, new)
+}
+
+func TestEditThatMeansTheSameIsTakenBackToo(t *testing.T) {
+	c := rollingOut(t)
+	c.edit(t)
+	if err := c.abort(t); err != nil {
+		t.Fatal(err)
+	}
+	c.start(t)
+	if got := pools(c.fleet.Desired()); got != old {
+		t.Fatalf("after an edit of a comment, an abort and a restart, %s is desired, want %s", got, old)
+	}
+}
+
+func TestKilledBetweenDrainAndRollout(t *testing.T) {
+	c := rollingOut(t)
+	before := read(t, c.rollout)
+	if err := c.drain(t, "5001"); err != nil {
+		t.Fatal(err)
+	}
+	write(t, c.rollout, before)
+	c.start(t)
+	c.staged(t, "after a drain and a restart", old, new)
+}
+
+// A revision that was continued from a data plane is in the history before it is in the
+// file of the roll-out, or after.
+func TestKilledBetweenRenumberings(t *testing.T) {
+	c := rollingOut(t)
+	if err := c.loader.History().Renumber(9); err != nil {
+		t.Fatal(err)
+	}
+	c.start(t)
+	c.staged(t, "after a restart with another number in the history", old, new)
+
+	r, err := reconcile.ReadRollout(c.rollout, time.Second, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Renumber(19, r.BaseRevision, r.Version, r.BaseVersion)
+	if err := r.Abort(time.Now(), "a test"); err != nil {
+		t.Fatal(err)
+	}
+	data, err := r.Keep()
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, c.rollout, data)
+	c.start(t)
+	if got := pools(c.fleet.Desired()); got != old {
+		t.Fatalf("after an abort under another number and a restart, %s is desired, want %s", got, old)
+	}
+}
+
+func TestDrainInARolloutThatCannotBeKept(t *testing.T) {
+	for _, test := range []struct{ name, file string }{
+		{"the base in the history", "history/0000000000000003.prepared"},
+		{"the backends", "state/" + reconcile.DrainsFileName},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := rollingOut(t)
+			inTheWay := filepath.Join(filepath.Dir(c.file), test.file)
+			if err := os.Mkdir(inTheWay, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.drain(t, "5001"); err == nil {
+				t.Fatal("drained, although that cannot be kept")
+			}
+			if err := os.Remove(inTheWay); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.drain(t, "5001"); err != nil {
+				t.Fatal(err)
+			}
+			if got, want := c.newest(t), text("5001", "5003"); got != want {
+				t.Fatalf("the history has as the newest text\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
+func TestAbortThatCannotBeKeptIsKeptLater(t *testing.T) {
+	c := rollingOut(t)
+	rename(t, c.state, c.state+".away")
+	if err := c.abort(t); err == nil {
+		t.Fatal("there is no error")
+	}
+	if got := pools(c.fleet.Desired()); got != old {
+		t.Fatalf("%s is desired, want %s", got, old)
+	}
+	rename(t, c.state+".away", c.state)
+	c.follow(t, "the abort is kept", func() bool { return c.kept(t) == rollout.Aborted })
+}
+
+func TestBaseOfARolloutStaysInTheHistory(t *testing.T) {
+	c := rollingOut(t)
+	for i := range 101 {
+		c.apply(t, text("5001", fmt.Sprint(6000+i)), "1", "100%")
+	}
+	c.start(t)
+	c.staged(t, "after many changes and a restart", old, "5001+6100")
+}
