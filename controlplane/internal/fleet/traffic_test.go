@@ -1,6 +1,8 @@
 package fleet_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -65,5 +67,17 @@ func TestHeartbeatsAboutTooMuchEndTheStream(t *testing.T) {
 				t.Errorf("the stream ends with %v", err)
 			}
 		})
+	}
+}
+
+// What a data plane could make the control plane allocate by small reports in a large
+// message is refused before they are decoded.
+func TestAMessageThatIsTooLarge(t *testing.T) {
+	s := start(t, fleet.Options{}, fleet.ServerOptions{})
+	p := s.joinAt(t, "a", s.publish(t, table(1)))
+	h := &routetablev1.Heartbeat{Endpoints: slices.Repeat([]*routetablev1.EndpointReport{{}}, 4<<20)}
+	p.send(t, &routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Heartbeat{Heartbeat: h}})
+	if err := p.recvEnd(); !strings.Contains(status.Convert(err).Message(), "bytes, at most") {
+		t.Errorf("end %v, want that the message is too large", err)
 	}
 }
