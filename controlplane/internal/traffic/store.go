@@ -15,6 +15,8 @@ import (
 const (
 	// forgetAfter is how long the totals of a data plane that has left are kept.
 	forgetAfter = 15 * time.Minute
+	// maxLeft is of how many: strangers may come with ever new ids, and say goodbye.
+	maxLeft = 100_000
 	// silentAfter is after how much silence the rates of a data plane do not count any
 	// more: three heartbeats.
 	silentAfter = 15 * time.Second
@@ -170,6 +172,7 @@ func (s *Store) Sweep() {
 	now := s.now()
 	sums := map[name]*sum{}
 	var gone []string
+	left := 0
 	s.each(func(id string, p *plane) {
 		open := p.sessions[:0]
 		for _, x := range p.sessions {
@@ -180,7 +183,10 @@ func (s *Store) Sweep() {
 		}
 		clear(p.sessions[len(open):])
 		p.sessions = open
-		if len(open) == 0 && now.Sub(p.counters.At) >= forgetAfter {
+		if len(open) > 0 {
+			return
+		}
+		if left++; left > maxLeft || now.Sub(p.counters.At) >= forgetAfter {
 			gone = append(gone, id)
 		}
 	})

@@ -387,3 +387,26 @@ func FuzzObserve(f *testing.F) {
 		}
 	})
 }
+
+func TestOnlySoManyThatHaveLeftAreKept(t *testing.T) {
+	w := newWorld()
+	const more = 1000
+	stays := w.Session("stays")
+	w.hear(stays, "v", answered(1))
+	for i := range maxLeft + more {
+		x := w.Session(fmt.Sprint("left ", i))
+		w.hear(x, "v", answered(1))
+		x.Close()
+	}
+	w.Sweep()
+	w.counters(t, "stays")
+	kept := 0
+	for i := range maxLeft + more {
+		if _, ok := w.Counters(fmt.Sprint("left ", i)); ok {
+			kept++
+		}
+	}
+	if kept != maxLeft {
+		t.Errorf("%d are kept, want %d", kept, maxLeft)
+	}
+}
