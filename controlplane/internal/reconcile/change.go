@@ -180,6 +180,10 @@ func (l *Loader) record(c change, t *fleet.Table) error {
 // keepText makes a text that means the same as the running one that of the newest
 // entry. A failure costs comments and order only.
 func (l *Loader) keepText(c change) {
+	if l.unkept != nil {
+		l.unkept.data = c.data // the newest entry is that of another configuration
+		return
+	}
 	if l.opts.History.Has(c.data) {
 		return
 	}

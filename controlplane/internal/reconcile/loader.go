@@ -175,6 +175,9 @@ func (l *Loader) Start() error {
 	if err != nil {
 		return err
 	}
+	if l.parked(data) && l.follows(l.opts.History.Newest()) && l.opts.History.Has(data) {
+		l.unpark() // it was applied again
+	}
 	if l.parked(data) {
 		err = l.startParked()
 	} else {

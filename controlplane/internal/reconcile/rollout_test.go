@@ -312,6 +312,40 @@ func TestAbortThatCannotBeKeptIsKeptLater(t *testing.T) {
 	c.follow(t, "the abort is kept", func() bool { return c.kept(t) == rollout.Aborted })
 }
 
+func TestKilledWhenParkedContentIsAppliedAgain(t *testing.T) {
+	c := rollingOut(t)
+	if err := c.abort(t); err != nil {
+		t.Fatal(err)
+	}
+	aborted := read(t, c.rollout)
+	c.apply(t, text("5001", "5003"))
+	write(t, c.rollout, aborted)
+	c.start(t)
+	if s := c.loader.Status(); !s.GetConfig().GetOk() || pools(c.fleet.Desired()) != new {
+		t.Fatalf("after a restart, %s is desired, want %s without an error: %s", pools(c.fleet.Desired()), new, s.GetConfig().GetError())
+	}
+}
+
+func TestEditWhileTheHistoryCannotBeWritten(t *testing.T) {
+	c := newControlPlane(t, text("5001"))
+	inTheWay := filepath.Join(c.history, "0000000000000002.prepared")
+	if err := os.Mkdir(inTheWay, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c.save(t, text("5002"))
+	c.follow(t, "the edit is loaded", func() bool { return pools(c.fleet.Desired()) == "5002" })
+	edited := text("5002") + "# a comment\n"
+	c.save(t, edited)
+	c.follow(t, "the file is read", func() bool { return c.loader.CatchUp(t.Context(), time.Second) })
+	if got := c.newest(t); got != text("5001") {
+		t.Fatalf("the text of revision 1 has become\n%s", got)
+	}
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	c.follow(t, "the edit is kept", func() bool { return c.newest(t) == edited })
+}
+
 func TestBaseOfARolloutStaysInTheHistory(t *testing.T) {
 	c := rollingOut(t)
 	for i := range 101 {
