@@ -94,7 +94,7 @@ func (l *Loader) going() bool { return l.rollout != nil && !l.rollout.Over() }
 // parked reports whether a text was taken back, and may not be tried again by itself.
 // The turn is held.
 func (l *Loader) parked(text []byte) bool {
-	return l.rollout != nil && l.rollout.Phase == rollout.Aborted && l.rollout.Text == digest(text)
+	return l.rollout != nil && l.rollout.TakenBack() == digest(text)
 }
 
 // parkedError is why the file's content is not the running configuration, although it
@@ -105,6 +105,9 @@ type parkedError struct{ text string }
 func (e *parkedError) Error() string { return e.text }
 
 func (l *Loader) errParked() error {
+	if l.rollout.Phase != rollout.Aborted {
+		return &parkedError{l.file.Path() + ": this content was taken back; it is parked until it changes, or is applied again"}
+	}
 	return &parkedError{fmt.Sprintf("%s: revision %d was %s; this content is parked until it changes, or is applied again",
 		l.file.Path(), l.rollout.Revision, l.rollout.Outcome())}
 }
@@ -176,6 +179,9 @@ func (l *Loader) stage(c change, t *fleet.Table) (*stage, error) {
 	plan := rollout.Plan{
 		Revision: t.Revision, BaseRevision: b.table.Revision, Version: t.Version, BaseVersion: b.table.Version,
 		Text: digest(c.data), Settings: c.rollout,
+	}
+	if l.rollout != nil {
+		plan.Parked = l.rollout.TakenBack() // the file has it until the change is settled
 	}
 	r := rollout.New(plan, o, l.opts.Now())
 	r.Advance(l.opts.Now(), l.planes()) // who runs the one before goes to this one directly

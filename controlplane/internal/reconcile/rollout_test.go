@@ -23,6 +23,8 @@ const patience = 20 * time.Second
 // controlPlane is what a restart finds on the disk, and what runs.
 type controlPlane struct {
 	file, state, rollout, history string
+	// logging is called before each line of the log.
+	logging func()
 
 	fleet  *fleet.Fleet
 	loader *reconcile.Loader
@@ -47,7 +49,7 @@ func newControlPlane(t *testing.T, text string) *controlPlane {
 // start begins a run; one before it is taken to have been killed.
 func (c *controlPlane) start(t *testing.T) {
 	t.Helper()
-	log := slog.New(slog.DiscardHandler)
+	log := slog.New(slog.NewTextHandler(c, nil))
 	store, err := history.Open(c.history, log)
 	if err != nil {
 		t.Fatal(err)
@@ -69,6 +71,14 @@ func (c *controlPlane) start(t *testing.T) {
 	if err := c.loader.Start(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Write implements io.Writer for the log.
+func (c *controlPlane) Write(p []byte) (int, error) {
+	if c.logging != nil {
+		c.logging()
+	}
+	return len(p), nil
 }
 
 func (c *controlPlane) save(t *testing.T, text string) {
@@ -324,6 +334,38 @@ func TestKilledWhenParkedContentIsAppliedAgain(t *testing.T) {
 	if s := c.loader.Status(); !s.GetConfig().GetOk() || pools(c.fleet.Desired()) != new {
 		t.Fatalf("after a restart, %s is desired, want %s without an error: %s", pools(c.fleet.Desired()), new, s.GetConfig().GetError())
 	}
+}
+
+func TestKilledBetweenRolloutAndFile(t *testing.T) {
+	c := rollingOut(t)
+	if err := c.abort(t); err != nil {
+		t.Fatal(err)
+	}
+	c.start(t)
+	var begun []byte
+	c.logging = func() {
+		if begun == nil { // it begins or goes on
+			begun = read(t, c.rollout)
+		}
+	}
+	c.apply(t, text("5001", "5004"), "1", "100%")
+	c.logging = nil
+	write(t, c.rollout, begun)
+	newest := c.loader.History().Newest().Revision
+	if err := os.Remove(filepath.Join(c.history, fmt.Sprintf("%016d.revision", newest))); err != nil {
+		t.Fatal(err)
+	}
+	c.save(t, text("5001", "5003"))
+	for range 2 {
+		c.start(t)
+		if s := c.loader.Status(); s.GetConfig().GetOk() || pools(c.fleet.Desired()) != old {
+			t.Fatalf("after a restart, %s is desired, want %s: what was taken back is in the file", pools(c.fleet.Desired()), old)
+		}
+	}
+	c.save(t, text("5001", "5004"))
+	c.follow(t, "other content is tried", func() bool { return pools(c.fleet.Desired()) == "5001+5004" })
+	c.save(t, text("5001", "5003"))
+	c.follow(t, "what was parked is tried again", func() bool { return pools(c.fleet.Desired()) == new })
 }
 
 func TestEditWhileTheHistoryCannotBeWritten(t *testing.T) {

@@ -36,8 +36,9 @@ type Plan struct {
 	// before it.
 	Revision, BaseRevision uint64
 	Version, BaseVersion   string
-	// Text is the digest of the text that the change was made from.
-	Text string
+	// Text is the digest of the text that the change was made from; Parked is that of
+	// one that was taken back before, as long as the file may still have it, or empty.
+	Text, Parked string
 	// Settings are those of that text.
 	Settings config.Rollout
 }
@@ -239,12 +240,23 @@ func (r *Rollout) Renumber(revision, baseRevision uint64, version, baseVersion s
 // Retext notes another text that means the same.
 func (r *Rollout) Retext(digest string) { r.Text = digest }
 
+// TakenBack returns the digest of the text that was taken back, empty when there is none.
+func (r *Rollout) TakenBack() string {
+	if r.Phase == Aborted {
+		return r.Text
+	}
+	return r.Parked
+}
+
 // Unpark forgets the text that was taken back, and reports whether there was one.
 func (r *Rollout) Unpark() bool {
-	if r.Phase != Aborted || r.Text == "" {
+	if r.TakenBack() == "" {
 		return false
 	}
-	r.Text = ""
+	if r.Phase == Aborted {
+		r.Text = ""
+	}
+	r.Parked = ""
 	return true
 }
 
