@@ -244,6 +244,15 @@ func (f *Fleet) beginHold(s *session) (p *preparation, base *index) {
 	return f.preparing, f.baseOf(s, f.preparing.table)
 }
 
+// switches reports whether a session takes part in a preparation, or in the switch after
+// one.
+func (f *Fleet) switches(s *session) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p, sw := f.preparing, f.switching
+	return p != nil && (p.waiting[s] || p.ready[s]) || sw != nil && sw.waiting[s]
+}
+
 // prepares reports whether the preparation goes on.
 func (f *Fleet) prepares(p *preparation) bool {
 	f.mu.Lock()

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"reverseproxy/controlplane/internal/fleet"
 	"reverseproxy/proto/routetable"
@@ -367,5 +369,30 @@ func TestACommitOfWhatIsNotReadyAnyMore(t *testing.T) {
 	a.applied(t, published.Version, published.Revision)
 	if _, all := s.fleet.Switched(t.Context()); !all {
 		t.Error("it has not switched")
+	}
+}
+
+// A stream whose turn comes in the middle of a switch ends after it.
+func TestATurnWaitsForTheSwitch(t *testing.T) {
+	const turn = 5 * time.Millisecond
+	s := start(t, fleet.Options{}, fleet.ServerOptions{Turn: turn})
+	base := s.publish(t, table(1))
+	next := s.next(t, table(2))
+	wantReady(t, s.preparing(t, next, 0, patience)) // it goes on until Release
+	a := s.joinReady(t, "a", base)
+	a.wantHold(t, next)
+	a.prepared(t, next.Version)
+	for came := time.Now(); time.Since(came) < 10*turn; {
+		a.wantNothing(t, base)
+	}
+	published := s.fleet.Publish(next)
+	s.fleet.Release()
+	a.wantCommit(t, published)
+	a.applied(t, published.Version, published.Revision)
+	if _, all := s.fleet.Switched(t.Context()); !all {
+		t.Error("it has not switched")
+	}
+	if err := a.recvEnd(); status.Code(err) != codes.Aborted {
+		t.Errorf("end %v, want that it is to choose anew", err)
 	}
 }

@@ -25,6 +25,9 @@ const (
 	defaultSlotHold     = 200 * time.Millisecond
 	defaultSlots        = 64
 	defaultTurn         = 30 * time.Minute
+	// turnLater is how much later the turn of a stream comes on which a table is being
+	// prepared: of thousands, some are always due, and none would be ready for long.
+	turnLater = time.Second
 )
 
 // ServerOptions bound what a stream may take. The zero value is usable.
@@ -122,17 +125,29 @@ func (s *Server) Subscribe(rpc grpc.BidiStreamingServer[routetablev1.SubscribeRe
 	st.session = session
 	close(st.registered)
 	go st.send()
-	turn := time.NewTimer(s.opts.Turn*9/10 + rand.N(s.opts.Turn/5))
-	defer turn.Stop()
-	select {
-	case err = <-st.ended:
-	case <-turn.C:
-		err = errTurn
-	case <-s.stopped:
-		err = errStopping
-	}
+	err = st.wait()
 	s.fleet.disconnect(session, reason(err))
 	return err
+}
+
+// wait returns why the stream is to end, once it is.
+func (st *stream) wait() error {
+	t := st.server.opts.Turn
+	turn := time.NewTimer(t*9/10 + rand.N(t/5))
+	defer turn.Stop()
+	for {
+		select {
+		case err := <-st.ended:
+			return err
+		case <-turn.C:
+			if !st.server.fleet.switches(st.session) {
+				return errTurn
+			}
+			turn.Reset(turnLater)
+		case <-st.server.stopped:
+			return errStopping
+		}
+	}
 }
 
 // peerAddress returns where the stream comes from.
