@@ -205,7 +205,7 @@ func (l *Loader) follows(e history.Entry) bool {
 // the roll-out's change once more.
 func (l *Loader) baseOf(c change, t *fleet.Table) (*base, error) {
 	switch cur := l.fleet.Desired(); {
-	case l.base != nil:
+	case l.base != nil && l.going(): // and not over, which could not be kept yet
 		return l.base, nil
 	case cur != nil:
 		text, err := l.text()
@@ -354,6 +354,7 @@ func (l *Loader) advance() {
 		l.follow(false)
 		return
 	}
+	l.keep() // the outcome is that of the number that data planes know
 	p := l.rollout.Advance(now, l.planes())
 	if p.Ask {
 		l.fleet.Ask(false)

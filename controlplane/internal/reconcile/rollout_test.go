@@ -4,18 +4,23 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"reverseproxy/controlplane/internal/fleet"
+	"reverseproxy/controlplane/internal/fleet/fleettest"
 	"reverseproxy/controlplane/internal/history"
 	"reverseproxy/controlplane/internal/reconcile"
 	"reverseproxy/controlplane/internal/rollout"
 	"reverseproxy/controlplane/internal/source"
 	fleetv1 "reverseproxy/proto/fleet/v1"
+	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
 const patience = 20 * time.Second
@@ -156,7 +161,7 @@ func write(t *testing.T, path string, data []byte) {
 func rename(t *testing.T, from, to string) {
 	t.Helper()
 	if err := os.Rename(from, to); err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
 }
 
@@ -366,6 +371,30 @@ func TestKilledBetweenRolloutAndFile(t *testing.T) {
 	c.follow(t, "other content is tried", func() bool { return pools(c.fleet.Desired()) == "5001+5004" })
 	c.save(t, text("5001", "5003"))
 	c.follow(t, "what was parked is tried again", func() bool { return pools(c.fleet.Desired()) == new })
+}
+
+func TestEndThatCannotBeKept(t *testing.T) {
+	c := newControlPlane(t, text("5001", "5002"))
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer(fleet.GRPCOptions()...)
+	routetablev1.RegisterRouteTableServiceServer(server, fleet.NewServer(c.fleet, fleet.ServerOptions{}))
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(server.Stop)
+	fleettest.Start(t, listener.Addr().String(), "edge", nil, func(rt *routetablev1.RouteTable) []string {
+		if strings.Contains(rt.String(), "5003") {
+			rename(t, c.state, c.state+".away") // from its first step on, nothing is kept
+		}
+		return nil
+	})
+
+	c.apply(t, "rollout: {steps: [1, 100%], bake: 100ms, minRequests: 1}\n"+text("5001", "5003"))
+	c.follow(t, "it is done", func() bool { return c.loader.Rollout().GetPhase() == fleetv1.RolloutPhase_ROLLOUT_PHASE_DONE })
+	rename(t, c.state+".away", c.state)
+	c.apply(t, text("5001", "5004"), "1", "100%")
+	c.staged(t, "after a roll-out whose end was not kept", new, "5001+5004")
 }
 
 func TestEditWhileTheHistoryCannotBeWritten(t *testing.T) {
