@@ -26,8 +26,9 @@ const (
 	// maxDataPlanes bounds the memory that strangers with ever new ids can
 	// take, connected or remembered.
 	maxDataPlanes = 100_000
-	// maxAdopted keeps a nonsensical revision from leaving no room to count on.
-	maxAdopted = 1 << 53
+	// maxAdopted keeps a nonsensical revision from leaving no room to count on: the
+	// history has numbers up to twice that.
+	maxAdopted = 1 << 52
 	// overdueFactor: a data plane that is alive, and has not answered for this
 	// many apply deadlines, never will on this stream.
 	overdueFactor = 3

@@ -373,8 +373,9 @@ func TestKilledBetweenRolloutAndFile(t *testing.T) {
 	c.follow(t, "what was parked is tried again", func() bool { return pools(c.fleet.Desired()) == new })
 }
 
-func TestEndThatCannotBeKept(t *testing.T) {
-	c := newControlPlane(t, text("5001", "5002"))
+// listen serves data planes at the address that it returns.
+func (c *controlPlane) listen(t *testing.T) string {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -383,7 +384,12 @@ func TestEndThatCannotBeKept(t *testing.T) {
 	routetablev1.RegisterRouteTableServiceServer(server, fleet.NewServer(c.fleet, fleet.ServerOptions{}))
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(server.Stop)
-	fleettest.Start(t, listener.Addr().String(), "edge", nil, func(rt *routetablev1.RouteTable) []string {
+	return listener.Addr().String()
+}
+
+func TestEndThatCannotBeKept(t *testing.T) {
+	c := newControlPlane(t, text("5001", "5002"))
+	fleettest.Start(t, c.listen(t), "edge", nil, func(rt *routetablev1.RouteTable) []string {
 		if strings.Contains(rt.String(), "5003") {
 			rename(t, c.state, c.state+".away") // from its first step on, nothing is kept
 		}
@@ -424,4 +430,18 @@ func TestBaseOfARolloutStaysInTheHistory(t *testing.T) {
 	}
 	c.start(t)
 	c.staged(t, "after many changes and a restart", old, "5001+6100")
+}
+
+// What is continued from a data plane has to be a number that the history accepts.
+func TestRevisionOutOfBoundsIsNotContinued(t *testing.T) {
+	c := newControlPlane(t, text("5001"))
+	state := &routetablev1.State{Version: "another", Revision: 1 << 53}
+	fleettest.Start(t, c.listen(t), "edge", state, fleettest.Apply)
+	c.follow(t, "the data plane is known", func() bool { return len(c.fleet.DataPlanes()) == 1 })
+	c.apply(t, text("5002"))
+	before := c.fleet.Desired().Revision
+	c.start(t)
+	if after := c.fleet.Desired().Revision; after != before {
+		t.Fatalf("revision %d is %d after a restart", before, after)
+	}
 }
