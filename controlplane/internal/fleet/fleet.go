@@ -32,6 +32,9 @@ const (
 	// overdueFactor: a data plane that is alive, and has not answered for this
 	// many apply deadlines, never will on this stream.
 	overdueFactor = 3
+	// turnAway is how long a data plane may be away that was asked to choose a control
+	// plane anew. Then it has chosen another one, and is not missed here.
+	turnAway = 3 * time.Second
 	// announceDelay and announceEach, for each data plane, gather changes of their
 	// number: ten thousand that come back at once are not a message to each of them
 	// for each that has.
@@ -226,15 +229,15 @@ func (f *Fleet) connect(h *routetablev1.Hello, peer string) (*session, error) {
 	return s, nil
 }
 
-// disconnect notes the end of the session's stream. The data plane stays known
-// unless a newer session has taken its place or it said goodbye.
-func (f *Fleet) disconnect(s *session, reason string) {
+// disconnect notes the end of the session's stream, which was for its turn or not. The
+// data plane stays known unless a newer session has taken its place or it said goodbye.
+func (f *Fleet) disconnect(s *session, reason string, turn bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !s.connected {
 		return // it said goodbye
 	}
-	s.connected = false
+	s.connected, s.turned = false, turn
 	f.depart(s, "has lost its stream: "+reason)
 	f.places.vacate(s)
 	f.discard(s)
@@ -271,6 +274,14 @@ func (f *Fleet) Sweep() {
 	f.traffic.Sweep()
 }
 
+// forgetAfter is how long a session that is not connected is remembered.
+func (f *Fleet) forgetAfter(s *session) time.Duration {
+	if s.turned {
+		return min(turnAway, f.opts.ForgetAfter)
+	}
+	return f.opts.ForgetAfter
+}
+
 // sweep does what Sweep has to do with the lock held, and returns the sessions that
 // run what they are to run by the goal.
 func (f *Fleet) sweep(goal *Goal) (converged []*session) {
@@ -280,7 +291,7 @@ func (f *Fleet) sweep(goal *Goal) (converged []*session) {
 	for _, sessions := range f.sessions {
 		for _, s := range slices.Clone(sessions) {
 			if !s.connected {
-				if now.Sub(s.lastContact) >= f.opts.ForgetAfter {
+				if now.Sub(s.lastContact) >= f.forgetAfter(s) {
 					f.remove(s)
 					f.opts.Log.Info("data plane forgotten", "id", s.id)
 				}

@@ -142,6 +142,8 @@ func (f *Fleet) involve(s *session) {
 		return
 	}
 	switch now := f.opts.Now(); {
+	case !s.connected && s.turned:
+		// It takes part when it comes back, unless it has chosen another control plane.
 	case !s.connected:
 		p.fail(s, fmt.Sprintf("is disconnected, for %s", now.Sub(s.lastContact).Round(time.Second)))
 	case f.silent(s, now):

@@ -396,3 +396,25 @@ func TestATurnWaitsForTheSwitch(t *testing.T) {
 		t.Errorf("end %v, want that it is to choose anew", err)
 	}
 }
+
+// Who was asked to choose a control plane anew, and has chosen another one, is in
+// nobody's way, and soon forgotten.
+func TestWhoHasChosenAnotherControlPlane(t *testing.T) {
+	clock := newClock()
+	s := start(t, fleet.Options{Now: clock.Now}, fleet.ServerOptions{Turn: time.Millisecond})
+	base := s.publish(t, table(1))
+	a := s.join(t, "a", "1", base.Version)
+	if err := a.recvEnd(); status.Code(err) != codes.Aborted {
+		t.Fatalf("end %v, want that it is to choose anew", err)
+	}
+	s.waitState(t, "a", "disconnected")
+	wantReady(t, s.preparing(t, s.next(t, table(2)), 0, patience))
+	s.fleet.Release()
+	s.fleet.Sweep()
+	s.waitState(t, "a", "disconnected")
+	clock.Advance(10 * time.Second)
+	s.fleet.Sweep()
+	if known := s.fleet.DataPlanes(); len(known) > 0 {
+		t.Errorf("known is %v", known)
+	}
+}

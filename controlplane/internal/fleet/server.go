@@ -126,7 +126,7 @@ func (s *Server) Subscribe(rpc grpc.BidiStreamingServer[routetablev1.SubscribeRe
 	close(st.registered)
 	go st.send()
 	err = st.wait()
-	s.fleet.disconnect(session, reason(err))
+	s.fleet.disconnect(session, reason(err), errors.Is(err, errTurn))
 	return err
 }
 

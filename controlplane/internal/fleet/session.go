@@ -37,6 +37,7 @@ type session struct {
 	since       time.Time // when it registered
 	lastContact time.Time // of any message
 	toldStale   bool      // its silence has been logged
+	turned      bool      // it is not connected because it was asked to choose anew
 
 	// What it says it runs.
 	version  string
