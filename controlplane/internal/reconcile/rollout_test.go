@@ -206,17 +206,17 @@ func pools(t *fleet.Table) string {
 }
 
 const (
-	old = "5001+5002"
-	new = "5001+5003"
+	oldPool = "5001+5002"
+	newPool = "5001+5003"
 )
 
-// rollingOut returns a control plane in the middle of a roll-out from old to new, whose
+// rollingOut returns a control plane in the middle of a roll-out from oldPool to newPool, whose
 // texts say nothing about steps.
 func rollingOut(t *testing.T) *controlPlane {
 	t.Helper()
 	c := newControlPlane(t, text("5001", "5002"))
 	c.apply(t, text("5001", "5003"), "1", "100%")
-	c.staged(t, "to begin with", old, new)
+	c.staged(t, "to begin with", oldPool, newPool)
 	return c
 }
 
@@ -232,7 +232,7 @@ func TestEditThatMeansTheSameInARollout(t *testing.T) {
 	c := rollingOut(t)
 	c.edit(t)
 	c.start(t)
-	c.staged(t, "after an edit of a comment and a restart", old, new)
+	c.staged(t, "after an edit of a comment and a restart", oldPool, newPool)
 }
 
 func TestEditThatMeansTheSameIsTakenBackToo(t *testing.T) {
@@ -242,8 +242,8 @@ func TestEditThatMeansTheSameIsTakenBackToo(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.start(t)
-	if got := pools(c.fleet.Desired()); got != old {
-		t.Fatalf("after an edit of a comment, an abort and a restart, %s is desired, want %s", got, old)
+	if got := pools(c.fleet.Desired()); got != oldPool {
+		t.Fatalf("after an edit of a comment, an abort and a restart, %s is desired, want %s", got, oldPool)
 	}
 }
 
@@ -255,7 +255,7 @@ func TestKilledBetweenDrainAndRollout(t *testing.T) {
 	}
 	write(t, c.rollout, before)
 	c.start(t)
-	c.staged(t, "after a drain and a restart", old, new)
+	c.staged(t, "after a drain and a restart", oldPool, newPool)
 }
 
 // A revision that was continued from a data plane is in the history before it is in the
@@ -266,7 +266,7 @@ func TestKilledBetweenRenumberings(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.start(t)
-	c.staged(t, "after a restart with another number in the history", old, new)
+	c.staged(t, "after a restart with another number in the history", oldPool, newPool)
 
 	r, err := reconcile.ReadRollout(c.rollout, time.Second, time.Now())
 	if err != nil {
@@ -282,8 +282,8 @@ func TestKilledBetweenRenumberings(t *testing.T) {
 	}
 	write(t, c.rollout, data)
 	c.start(t)
-	if got := pools(c.fleet.Desired()); got != old {
-		t.Fatalf("after an abort under another number and a restart, %s is desired, want %s", got, old)
+	if got := pools(c.fleet.Desired()); got != oldPool {
+		t.Fatalf("after an abort under another number and a restart, %s is desired, want %s", got, oldPool)
 	}
 }
 
@@ -320,8 +320,8 @@ func TestAbortThatCannotBeKeptIsKeptLater(t *testing.T) {
 	if err := c.abort(t); err == nil {
 		t.Fatal("there is no error")
 	}
-	if got := pools(c.fleet.Desired()); got != old {
-		t.Fatalf("%s is desired, want %s", got, old)
+	if got := pools(c.fleet.Desired()); got != oldPool {
+		t.Fatalf("%s is desired, want %s", got, oldPool)
 	}
 	rename(t, c.state+".away", c.state)
 	c.follow(t, "the abort is kept", func() bool { return c.kept(t) == rollout.Aborted })
@@ -336,8 +336,8 @@ func TestKilledWhenParkedContentIsAppliedAgain(t *testing.T) {
 	c.apply(t, text("5001", "5003"))
 	write(t, c.rollout, aborted)
 	c.start(t)
-	if s := c.loader.Status(); !s.GetConfig().GetOk() || pools(c.fleet.Desired()) != new {
-		t.Fatalf("after a restart, %s is desired, want %s without an error: %s", pools(c.fleet.Desired()), new, s.GetConfig().GetError())
+	if s := c.loader.Status(); !s.GetConfig().GetOk() || pools(c.fleet.Desired()) != newPool {
+		t.Fatalf("after a restart, %s is desired, want %s without an error: %s", pools(c.fleet.Desired()), newPool, s.GetConfig().GetError())
 	}
 }
 
@@ -363,14 +363,14 @@ func TestKilledBetweenRolloutAndFile(t *testing.T) {
 	c.save(t, text("5001", "5003"))
 	for range 2 {
 		c.start(t)
-		if s := c.loader.Status(); s.GetConfig().GetOk() || pools(c.fleet.Desired()) != old {
-			t.Fatalf("after a restart, %s is desired, want %s: what was taken back is in the file", pools(c.fleet.Desired()), old)
+		if s := c.loader.Status(); s.GetConfig().GetOk() || pools(c.fleet.Desired()) != oldPool {
+			t.Fatalf("after a restart, %s is desired, want %s: what was taken back is in the file", pools(c.fleet.Desired()), oldPool)
 		}
 	}
 	c.save(t, text("5001", "5004"))
 	c.follow(t, "other content is tried", func() bool { return pools(c.fleet.Desired()) == "5001+5004" })
 	c.save(t, text("5001", "5003"))
-	c.follow(t, "what was parked is tried again", func() bool { return pools(c.fleet.Desired()) == new })
+	c.follow(t, "what was parked is tried again", func() bool { return pools(c.fleet.Desired()) == newPool })
 }
 
 // listen serves data planes at the address that it returns.
@@ -400,7 +400,7 @@ func TestEndThatCannotBeKept(t *testing.T) {
 	c.follow(t, "it is done", func() bool { return c.loader.Rollout().GetPhase() == fleetv1.RolloutPhase_ROLLOUT_PHASE_DONE })
 	rename(t, c.state+".away", c.state)
 	c.apply(t, text("5001", "5004"), "1", "100%")
-	c.staged(t, "after a roll-out whose end was not kept", new, "5001+5004")
+	c.staged(t, "after a roll-out whose end was not kept", newPool, "5001+5004")
 }
 
 func TestEditWhileTheHistoryCannotBeWritten(t *testing.T) {
@@ -429,7 +429,7 @@ func TestBaseOfARolloutStaysInTheHistory(t *testing.T) {
 		c.apply(t, text("5001", fmt.Sprint(6000+i)), "1", "100%")
 	}
 	c.start(t)
-	c.staged(t, "after many changes and a restart", old, "5001+6100")
+	c.staged(t, "after many changes and a restart", oldPool, "5001+6100")
 }
 
 // What is continued from a data plane has to be a number that the history accepts.
