@@ -13,8 +13,9 @@ import (
 
 const (
 	// prepareTime is how long data planes may take to have a table ready when nobody
-	// says.
-	prepareTime = 30 * time.Second
+	// says, mostPrepareTime the longest that somebody may say: nothing else can be changed
+	// meanwhile, and no roll-out goes on or back.
+	prepareTime, mostPrepareTime = 30 * time.Second, 5 * time.Minute
 	// switchTime is how long an answer may wait for the end of a switch.
 	switchTime = 10 * time.Second
 )
@@ -31,7 +32,7 @@ var (
 func (l *Loader) preparing(ctx context.Context, r *fleetv1.ApplyRequest) func(*fleet.Table) error {
 	timeout := prepareTime
 	if d := r.GetPrepareTimeout(); d != nil {
-		timeout = d.AsDuration()
+		timeout = min(d.AsDuration(), mostPrepareTime)
 	}
 	return func(t *fleet.Table) error {
 		l.opts.Log.Info("preparing a configuration everywhere", "version", t.Version, "revision", t.Revision, "timeout", timeout.String())

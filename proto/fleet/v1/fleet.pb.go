@@ -921,7 +921,7 @@ type ApplyRequest struct {
 	// Change all data planes at the same moment or none at all: it is put in force only
 	// when every expected one has prepared it. There is no roll-out then.
 	Atomic bool `protobuf:"varint,6,opt,name=atomic,proto3" json:"atomic,omitempty"`
-	// With atomic: how long to wait for all to be prepared; not set: 30 s.
+	// With atomic: how long to wait for all to be prepared, at most 5 min; not set: 30 s.
 	PrepareTimeout *durationpb.Duration `protobuf:"bytes,7,opt,name=prepare_timeout,json=prepareTimeout,proto3" json:"prepare_timeout,omitempty"`
 	// With atomic: least number of data planes that must be there.
 	Expect uint32 `protobuf:"varint,8,opt,name=expect,proto3" json:"expect,omitempty"`
