@@ -62,7 +62,7 @@ def main() -> int:
                 children, name, BUILD / "dataplane", "--id", name, "--admin", "127.0.0.1:%d" % admin,
                 "--state-dir", DEMO / name, "--drain-timeout", "3s", *own_port,
             )  # fmt: skip
-        for admin in DATA_PLANES.values():
+            # One after the other: the first to come begins with the first URL.
             wait_for(children, "http://127.0.0.1:%d/readyz" % admin)
         print(WELCOME.format(config=config, port=port, second=PORT_OF_SECOND), flush=True)
         watch(children)
