@@ -105,38 +105,12 @@ func steerRollout(ctx context.Context, env *Env, r *remote, output outputFormat,
 	return nil
 }
 
-// watchRollout prints the roll-out again and again, on a terminal in the same place,
-// until it is over.
+// watchRollout shows the roll-out until it is over.
 func watchRollout(ctx context.Context, env *Env, r *remote, output outputFormat) error {
-	_, terminal := terminalWidth(env.Stdout)
-	tick := time.NewTicker(watchInterval)
-	defer tick.Stop()
-	for first := true; ; first = false {
-		a, err := r.rollout(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil // interrupting is how it ends
-		case err != nil && first:
-			return err
-		case terminal:
-			fmt.Fprint(env.Stdout, "\x1b[H\x1b[2J")
-		case !first && output == "table":
-			fmt.Fprintln(env.Stdout)
-		}
-		if err != nil {
-			fmt.Fprintf(env.Stderr, "controlplane: %v\n", err)
-		} else {
-			printRollout(env, a, output)
-			if !rollingOut(a) {
-				return nil
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-	}
+	return watch(ctx, env, output, r.rollout, func(a *fleetv1.Rollout) (over bool) {
+		printRollout(env, a, output)
+		return !rollingOut(a)
+	})
 }
 
 // rollingOut reports whether a roll-out is going on.

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -32,9 +31,6 @@ together see them.
 With --wait, a configuration file whose newest content was refused is a failure.`,
 	setUp: setUpStatus,
 }
-
-// watchInterval is how often --watch shows the fleet anew.
-const watchInterval = time.Second
 
 func setUpStatus(env *Env, flags *pflag.FlagSet) func(context.Context, []string) error {
 	var r remote
@@ -166,36 +162,15 @@ func stateColor(s fleetv1.DataPlaneState) string {
 	}
 }
 
-// watchStatus prints the fleet again and again; on a terminal in the same place.
+// watchStatus shows the fleet until it is interrupted.
 func watchStatus(ctx context.Context, env *Env, r *remote, output outputFormat) error {
-	_, terminal := terminalWidth(env.Stdout)
-	tick := time.NewTicker(watchInterval)
-	defer tick.Stop()
-	for first := true; ; first = false {
-		s, err := r.status(ctx, &fleetv1.StatusRequest{})
-		switch {
-		case ctx.Err() != nil:
-			return nil // interrupting is how it ends
-		case err != nil && first:
-			return err
-		}
-		switch {
-		case terminal:
-			fmt.Fprint(env.Stdout, "\x1b[H\x1b[2J")
-		case !first && output == "table":
-			fmt.Fprintln(env.Stdout)
-		}
-		if err != nil {
-			fmt.Fprintf(env.Stderr, "controlplane: %v\n", err)
-		} else {
-			printStatus(env, s, output)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
+	ask := func(ctx context.Context) (*fleetv1.StatusResponse, error) {
+		return r.status(ctx, &fleetv1.StatusRequest{})
 	}
+	return watch(ctx, env, output, ask, func(s *fleetv1.StatusResponse) (over bool) {
+		printStatus(env, s, output)
+		return false
+	})
 }
 
 // waitStatus waits for the fleet and prints it, as far as it is known.
