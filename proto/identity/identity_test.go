@@ -71,9 +71,9 @@ func TestOfRefuses(t *testing.T) {
 		{[]string{"reverseproxy://dataplane/%ff"}, "name"},
 		{[]string{"reverseproxy://operator/" + strings.Repeat("x", 201)}, "name"},
 		{[]string{"reverseproxy://DataPlane/a"}, `role "DataPlane" is none of dataplane, controlplane, operator`},
-		{[]string{"reverseproxy://root/a"}, `role "root" is none of`},
+		{[]string{"reverseproxy://admin/a"}, `role "admin" is none of`},
 		{[]string{"reverseproxy://dataplane/a", "reverseproxy://operator/a"}, "several identities"},
-		{[]string{"reverseproxy://dataplane/a", "reverseproxy://root/a"}, "role"},
+		{[]string{"reverseproxy://dataplane/a", "reverseproxy://admin/a"}, "role"},
 	} {
 		if got, err := Of(with(t, test.uris...)); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%q: %v, %v, want an error with %q", test.uris, got, err, test.want)
