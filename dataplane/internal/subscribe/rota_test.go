@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"reverseproxy/dataplane/internal/activate/activatetest"
+	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
 // firstOf waits until a data plane has come to one of the control planes, and leaves it
@@ -124,6 +125,8 @@ func TestAControlPlaneIsChosenAnew(t *testing.T) {
 	if asked := log.String(); !strings.Contains(asked, "asks to choose one anew") || strings.Contains(asked, "control plane lost") {
 		t.Errorf("log:\n%s", asked)
 	}
+	// Lost is one that has been heard.
+	q.mustSend(t, &routetablev1.SubscribeResponse{Message: &routetablev1.SubscribeResponse_Alive{Alive: &routetablev1.Alive{}}})
 	q.end <- anew
 	firstOf(t, a, b)
 	if !strings.Contains(log.String(), "control plane lost") {
