@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,7 +32,15 @@ import (
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// mostThreads is how many threads a server of a test has at most.
+const mostThreads = 4
+
+func TestMain(m *testing.M) {
+	if os.Getenv("GOMAXPROCS") == "" { // else a test has set it
+		runtime.GOMAXPROCS(loop.Processors(loop.Drivers()[0], max(mostThreads, runtime.GOMAXPROCS(0))))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // patience is how long a test waits for what must happen. It is never waited for
 // in full by a test that passes.

@@ -24,20 +24,25 @@
 // # Waiting
 //
 // The thread is locked and its socket calls are raw: they do not block, so the
-// scheduler need not know of them. Only the wait does. While there is much to do
-// it is raw as well, for at most rawWait, since Go's scheduler takes the processor
-// away from a thread that is in a system call and gives it back after; with little
-// to do the loop waits in an ordinary system call, without a timeout, and costs
-// nothing. A timeout would make the kernel arm a timer for each wait: deadlines are
-// kept by one goroutine for all loops, which wakes those that have any.
+// scheduler need not know of them. Only the wait does. A wait that it knows of costs
+// more than the thread sees: Go's monitor thread takes the processor away and looks
+// again every 20 µs for some time, which at a few thousand requests per second is half as
+// much CPU time again, and takes turns with the loop on the same CPU. So the wait is raw as
+// well while there is something to do every shortGap, and an ordinary system call, which
+// costs nothing until something happens, when there is not. Neither has a timeout, for
+// which the kernel would arm a timer for each wait: deadlines are kept by one goroutine
+// for all loops, which wakes those that have any. Only with so much to do that there is
+// hardly ever a wait it has one, of rawWait, and the loop does not get ready to sleep.
 //
 // A raw wait is interrupted by the signal with which the scheduler stops the
-// world. The loop then has to let the scheduler in (runtime.Gosched); going
-// straight back to the raw wait would stop the world for ever.
+// world, and with which the monitor takes the processor away from who has had it for 10
+// ms. The loop then has to let the scheduler in (runtime.Gosched); going
+// straight back to the raw wait would stop the world for ever. Whoever sends the signal
+// sends it again until it has been heeded, so one that comes just before the wait is not lost.
 //
 // GOMAXPROCS should be SpareProcessors more than there are loops, so that a
 // collection, the control-plane stream and /metrics find a processor while all
-// loops are busy.
+// loops have theirs.
 //
 // # Memory
 //

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,10 +21,13 @@ import (
 const (
 	// batch is how many events one wait may return.
 	batch = 256
-	// manyEvents in one batch show that there is so much to do that a raw wait is
-	// short; rawWait is how long one may take, in milliseconds.
+	// manyEvents in one batch show that there is so much to do that the loop need not
+	// get ready to sleep; rawWait is how long a wait may take then, in milliseconds.
 	manyEvents = 3
 	rawWait    = 2
+	// shortGap between the beginnings of two turns, in nanoseconds, shows that the next
+	// wait is likely to be short, too.
+	shortGap = int64(2 * time.Millisecond)
 	// clockEvents is after how many events the clock is read again.
 	clockEvents = 64
 	// rounds is how often a connection whose buffer is full is read in one turn.
@@ -40,6 +44,7 @@ type eventLoop struct {
 	epfd   int
 	wheel  wheel.Wheel[conn]
 	now    int64
+	gap    int64 // from the turn before to this one
 
 	// conns and sockets are found by file descriptor.
 	conns      []*conn
@@ -134,7 +139,9 @@ func (l *eventLoop) turn() {
 
 // work does everything there is to do.
 func (l *eventLoop) work() {
+	last := l.now
 	l.clock()
+	l.gap = l.now - last
 	for n := 1; len(l.ready) > 0; n++ {
 		ev := &l.ready[0]
 		l.ready = l.ready[1:]
@@ -185,7 +192,11 @@ func (l *eventLoop) wait() {
 	default:
 		l.watchFresh(l.now)
 		l.timed.Store(!l.wheel.Empty())
-		l.await(waitLong(l.epfd, l.events))
+		if l.gap < shortGap {
+			l.await(waitRaw(l.epfd, l.events, forever))
+		} else {
+			l.await(waitLong(l.epfd, l.events))
+		}
 		l.timed.Store(false)
 	}
 	l.asleep.Store(false)

@@ -102,6 +102,9 @@ func add(epfd int, fd int32, events uint32, generation uint32) syscall.Errno {
 	return errno
 }
 
+// forever is no timeout of a wait.
+const forever = -1
+
 // waitRaw waits for at most a time in milliseconds without telling the scheduler.
 func waitRaw(epfd int, events []unix.EpollEvent, timeout int) (int, syscall.Errno) {
 	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd),
@@ -111,8 +114,8 @@ func waitRaw(epfd int, events []unix.EpollEvent, timeout int) (int, syscall.Errn
 
 // waitLong waits until something happens.
 func waitLong(epfd int, events []unix.EpollEvent) (int, syscall.Errno) {
-	forever := -1
+	timeout := forever
 	n, _, errno := syscall.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd),
-		uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), uintptr(forever), 0, 0)
+		uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), uintptr(timeout), 0, 0)
 	return int(n), errno
 }
