@@ -82,6 +82,7 @@ def _run(stage: Stage, proxy: Proxy) -> _Run:
             proxy.change(other if i % 2 == 0 else PATHS)
         result = generator.result()
         latencies = generator.latencies()
+    proxy.wait_changed(RELOADS)
     # The first second is everybody's beginning.
     return _Run(
         quiet=[latency for due, latency in latencies if start + 1 <= due < first],
