@@ -147,18 +147,20 @@ class Atomic(Scenario):
         self.assertEqual(1, self.cp.status()["revision"])
         self.assertEqual(["a"] * 3, [get(port, "/x").text for port in self.ports[:3]])
 
-    def test_an_ordinary_change_waits_for_its_turn(self):
+    def test_an_ordinary_change_is_made_at_once_and_ends_it(self):
         self.four()
         self.dps[0].freeze()
         write(self.new, self.config({"/x": [self.b]}))
         waiting = subprocess.Popen(
-            [str(BUILD / "controlplane"), "apply", "--server", self.cp.server, str(self.new), "--atomic", "--timeout", "2s"],
+            [str(BUILD / "controlplane"), "apply", "--server", self.cp.server, str(self.new), "--atomic", "--timeout", "60s"],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         eventually(lambda: "preparing a configuration everywhere" in self.cp.log(), "it has begun")
         write(self.cp.config, self.config({"/x": [self.a, self.b]}))
         output, _ = waiting.communicate(timeout=30)
         self.assertEqual(1, waiting.returncode, output)
+        self.assertIn("the configuration changed while this one was being prepared", output)
+        self.assertEqual(self.config({"/x": [self.a, self.b]}), self.cp.config.read_text())
         self.dps[0].thaw()
         self.wait_applied(self.cp, self.dps, after=1)
         for port in self.ports:

@@ -116,7 +116,7 @@ func apply(ctx context.Context, env *Env, r *remote, w *waitFlags, output output
 	}
 	most := applyTimeout
 	if request.GetAtomic() {
-		most += w.timeout
+		most += 2 * w.timeout // another one may be prepared before
 	}
 	limit, cancel := context.WithTimeout(ctx, most)
 	defer cancel()

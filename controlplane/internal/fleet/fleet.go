@@ -149,7 +149,7 @@ func (f *Fleet) Publish(t *Table) *Table {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if cur := f.Desired(); cur != nil && cur.Revision >= t.Revision {
-		t = t.withRevision(cur.Revision + 1)
+		t = t.WithRevision(cur.Revision + 1)
 	}
 	f.release(t)
 	f.aim(newGoal(t))
@@ -191,7 +191,7 @@ func (f *Fleet) adopt(s *session) {
 		return
 	}
 	s.lifted = true
-	f.replace(cur.withRevision(revision))
+	f.replace(cur.WithRevision(revision))
 	f.opts.Log.Info("revision continued from a data plane", "id", s.id, "revision", revision, "version", cur.Version)
 }
 

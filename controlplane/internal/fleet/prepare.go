@@ -25,6 +25,11 @@ func (e *UnpreparedError) Error() string { return strings.Join(e.Reasons, "\n") 
 type preparation struct {
 	table  *Table
 	frames []*frame
+	// expected is how many there must be at least, and late, after the timeout, when those
+	// fail that have not answered.
+	expected int
+	timeout  time.Duration
+	late     time.Time
 	// waiting are those that have not said that it is ready; ready those that have, or
 	// run it already.
 	waiting, ready map[*session]bool
@@ -37,34 +42,62 @@ type preparation struct {
 // returns nil when all of them have it ready, of which there are as many as expected at
 // least. An *UnpreparedError comes as soon as one cannot have it, or after the timeout.
 // Nothing has changed then, or before the table is published: that is the switch. Release
-// is to be called after Prepare in any case; one table is prepared at a time.
+// is to be called after Prepare in any case; one table is prepared at a time. Until then,
+// Prepare of the same table waits on, for the rest of the time, for those who have come.
 func (f *Fleet) Prepare(ctx context.Context, t *Table, expected int, timeout time.Duration) error {
-	p := f.beginPreparation(t)
-	late := time.NewTimer(timeout)
+	p := f.preparationOf(t)
+	if p == nil {
+		p = f.beginPreparation(t, expected, timeout)
+	}
+	late := time.NewTimer(time.Until(p.late))
 	defer late.Stop()
 	for {
-		over, err := f.verdict(p, expected)
+		over, err := f.verdict(p)
 		if over {
 			return err
 		}
 		select {
 		case <-p.news:
 		case <-late.C:
-			f.tooLate(p, timeout)
+			f.tooLate(p)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
+// Prepared reports whether the table that is prepared is still ready everywhere: data
+// planes come and go, and are given other tables, until it is published.
+func (f *Fleet) Prepared(t *Table) bool {
+	p := f.preparationOf(t)
+	if p == nil {
+		return false
+	}
+	over, err := f.verdict(p)
+	return over && err == nil
+}
+
+// preparationOf returns the preparation of a table, nil when it is not prepared.
+func (f *Fleet) preparationOf(t *Table) *preparation {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if p := f.preparing; p != nil && p.table == t {
+		return p
+	}
+	return nil
+}
+
 // beginPreparation makes the table the one that is prepared.
-func (f *Fleet) beginPreparation(t *Table) *preparation {
+func (f *Fleet) beginPreparation(t *Table, expected int, timeout time.Duration) *preparation {
 	p := &preparation{
-		table:   t,
-		frames:  t.chunks(t.payload, &routetablev1.Chunk{Encoding: routetablev1.Encoding_ENCODING_GZIP, Hold: true}),
-		waiting: map[*session]bool{},
-		ready:   map[*session]bool{},
-		news:    make(chan struct{}, 1),
+		table:    t,
+		frames:   t.chunks(t.payload, &routetablev1.Chunk{Encoding: routetablev1.Encoding_ENCODING_GZIP, Hold: true}),
+		expected: expected,
+		timeout:  timeout,
+		late:     time.Now().Add(timeout),
+		waiting:  map[*session]bool{},
+		ready:    map[*session]bool{},
+		news:     make(chan struct{}, 1),
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -93,11 +126,11 @@ func (f *Fleet) Release() {
 }
 
 // verdict reports whether all is ready, or never will be.
-func (f *Fleet) verdict(p *preparation, expected int) (over bool, err error) {
+func (f *Fleet) verdict(p *preparation) (over bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if n := len(p.waiting) + len(p.ready); n < expected && len(p.failed) == 0 {
-		p.failed = append(p.failed, fmt.Sprintf("data planes: %d are connected, at least %d are expected", n, expected))
+	if n := len(p.waiting) + len(p.ready); n < p.expected && len(p.failed) == 0 {
+		p.failed = append(p.failed, fmt.Sprintf("data planes: %d are connected, at least %d are expected", n, p.expected))
 	}
 	if len(p.failed) > 0 {
 		slices.Sort(p.failed)
@@ -107,12 +140,12 @@ func (f *Fleet) verdict(p *preparation, expected int) (over bool, err error) {
 }
 
 // tooLate fails those that have not answered.
-func (f *Fleet) tooLate(p *preparation, timeout time.Duration) {
+func (f *Fleet) tooLate(p *preparation) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now, goal := f.opts.Now(), f.goal.Load()
 	for s := range p.waiting {
-		why := fmt.Sprintf("did not say within %s that it is ready", timeout)
+		why := fmt.Sprintf("did not say within %s that it is ready", p.timeout)
 		if trouble := f.trouble(s, goal, now); trouble != "" {
 			why += ": " + trouble
 		}

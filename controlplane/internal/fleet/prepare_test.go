@@ -418,3 +418,36 @@ func TestWhoHasChosenAnotherControlPlane(t *testing.T) {
 		t.Errorf("known is %v", known)
 	}
 }
+
+// Who comes when all are ready is waited for, as long as nothing is published.
+func TestANewcomerAfterAllWereReady(t *testing.T) {
+	s := start(t, fleet.Options{}, fleet.ServerOptions{})
+	base := s.publish(t, table(1))
+	a := s.joinReady(t, "a", base)
+	next := s.next(t, table(2))
+	if s.fleet.Prepared(next) {
+		t.Error("it is prepared, before anybody was asked")
+	}
+	outcome := s.preparing(t, next, 1, patience)
+	a.wantHold(t, next)
+	a.prepared(t, next.Version)
+	wantReady(t, outcome)
+	if !s.fleet.Prepared(next) {
+		t.Error("it is not prepared, although all are ready")
+	}
+	b := s.joinReady(t, "b", base)
+	b.wantHold(t, next)
+	if s.fleet.Prepared(next) {
+		t.Error("it is prepared, although one is not ready")
+	}
+	outcome = s.preparing(t, next, 1, patience)
+	b.prepared(t, next.Version)
+	wantReady(t, outcome)
+	if !s.fleet.Prepared(next) {
+		t.Error("it is not prepared, although all are ready")
+	}
+	s.fleet.Release()
+	if s.fleet.Prepared(next) {
+		t.Error("it is prepared after the end")
+	}
+}

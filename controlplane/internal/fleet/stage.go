@@ -23,7 +23,7 @@ func (f *Fleet) Stage(t, base *Table, chosen map[string]bool) *Goal {
 		least = max(least, cur.Revision+1)
 	}
 	if t.Revision < least {
-		t = t.withRevision(least)
+		t = t.WithRevision(least)
 	}
 	g := &Goal{Table: t, Base: base, Chosen: f.keeping(chosen, t), since: f.opts.Now(), superseded: make(chan struct{})}
 	f.aim(g)

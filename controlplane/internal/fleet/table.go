@@ -81,7 +81,7 @@ func NewTable(rt *routetablev1.RouteTable, version string, revision uint64, acce
 	if err != nil {
 		return nil, err
 	}
-	return t.withRevision(revision), nil
+	return t.WithRevision(revision), nil
 }
 
 // newTable returns the encoded content without a revision.
@@ -124,9 +124,9 @@ func pack(m proto.Message) (payload, error) {
 	return payload{data: packed.Bytes(), decoded: len(raw)}, nil
 }
 
-// withRevision returns the table, ready to be sent under a revision. The
+// WithRevision returns the table, ready to be sent under a revision. The
 // encoded content is shared, only the few bytes before it are made anew.
-func (t *Table) withRevision(revision uint64) *Table {
+func (t *Table) WithRevision(revision uint64) *Table {
 	n := *t
 	n.Revision = revision
 	n.frames = n.chunks(n.payload, &routetablev1.Chunk{Encoding: routetablev1.Encoding_ENCODING_GZIP})

@@ -53,7 +53,7 @@ type unkept struct {
 // the next start, which finds in the entry what is in force. changed is false when the
 // configuration means the same as the running one: there is no new revision then, and
 // the newest entry gets the text, so that it is what a rollback brings back.
-// An error changes nothing. The turn is held.
+// An error changes nothing. The turn is held; prepare gives it away.
 func (l *Loader) accept(c change) (t *fleet.Table, changed bool, err error) {
 	if c.origin == fleetv1.Origin_ORIGIN_DRAIN && l.base != nil {
 		return l.drainStaged(c)
@@ -82,6 +82,8 @@ func (l *Loader) accept(c change) (t *fleet.Table, changed bool, err error) {
 		if err := c.prepare(t); err != nil {
 			return nil, false, err
 		}
+		l.keep() // others have had the turn
+		t = t.WithRevision(l.nextRevision(version))
 	}
 	if s != nil {
 		if err := l.keepRollout(s.rollout); err != nil {
@@ -104,8 +106,7 @@ func (l *Loader) keepOn(c change) error {
 	}
 	l.keepText(c)
 	l.retext(c)
-	l.content, l.drained = c.content, c.drained
-	l.tellDrained()
+	l.took(c)
 	return nil
 }
 
@@ -118,13 +119,19 @@ func (l *Loader) publish(c change, t *fleet.Table, s *stage) *fleet.Table {
 		l.supersede(fmt.Sprintf("superseded by revision %d", t.Revision), nil)
 		t = l.fleet.Publish(t)
 	}
-	l.content, l.drained = c.content, c.drained
-	l.tellDrained()
+	l.took(c)
 	if emptied := compile.Emptied(c.content, t.Proto); len(emptied) > 0 {
 		l.opts.Log.Warn("drained backends leave endpoints without any", "endpoints", namesOf(emptied))
 	}
 	l.keep()
 	return l.fleet.Desired()
+}
+
+// took notes what counts since the table of a change is the desired one.
+func (l *Loader) took(c change) {
+	l.content, l.drained = c.content, c.drained
+	l.tellDrained()
+	l.outdate()
 }
 
 // nextRevision returns the revision of a table that is to be published. The first of a

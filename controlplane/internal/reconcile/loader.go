@@ -69,8 +69,11 @@ type Loader struct {
 	fleet *fleet.Fleet
 	run   string // tells this run of the control plane from others
 
-	// turn is a lock that can be given up on: whoever holds its one token may
-	// use file and the fields below.
+	// preparations is a lock that can be given up on, taken before the turn: one change is
+	// prepared at a time.
+	preparations chan struct{}
+	// turn is such a lock too: whoever holds its one token may use file and the fields
+	// below.
 	turn chan struct{}
 	file *source.File
 	// logged is the error that was logged last, "" after a success.
@@ -81,6 +84,8 @@ type Loader struct {
 	// keepError is the error in writing the history that was logged last, "" after a
 	// success.
 	keepError string
+	// preparation is the one that goes on, nil when none does.
+	preparation *preparation
 	// counted is the revision of an earlier release.
 	counted record
 	// content is the running configuration as in the file; drained are the backends,
@@ -123,7 +128,8 @@ func New(file *source.File, f *fleet.Fleet, opts Options) *Loader {
 		opts.Now = time.Now
 	}
 	l := &Loader{
-		opts: opts, fleet: f, run: rand.Text(), file: file, turn: make(chan struct{}, 1), drained: map[string]bool{},
+		opts: opts, fleet: f, run: rand.Text(), file: file, drained: map[string]bool{},
+		turn: make(chan struct{}, 1), preparations: make(chan struct{}, 1),
 		loads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "controlplane_config_loads_total",
 			Help: "Configurations read or applied, by result: ok or error.",
@@ -369,10 +375,17 @@ var errEmptyName = errors.New("the configuration has no name")
 //
 // When the file is edited at the same time, the last writer wins: a text
 // applied after the edit replaces it, read or not; an edit after the text has
-// been written is a change like any other.
+// been written is a change like any other. One that all data planes make at once is
+// given up on when another change is accepted while it is prepared.
 func (l *Loader) Apply(ctx context.Context, r *fleetv1.ApplyRequest) (t *fleet.Table, changed bool, problems []string, err error) {
 	if r.GetName() == "" {
 		return nil, false, nil, errEmptyName
+	}
+	if r.GetAtomic() {
+		if err := l.takePreparation(ctx, prepareTimeout(r)); err != nil {
+			return nil, false, nil, err
+		}
+		defer l.freePreparation()
 	}
 	if err := l.take(ctx); err != nil {
 		return nil, false, nil, err

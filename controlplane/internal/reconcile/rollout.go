@@ -454,8 +454,7 @@ func (l *Loader) drainStaged(c change) (*fleet.Table, bool, error) {
 	if r.Everybody() {
 		l.fleet.Choose(nil, true)
 	}
-	l.content, l.drained = c.content, c.drained
-	l.tellDrained()
+	l.took(c)
 	l.showRollout()
 	return goal.Table, true, nil
 }

@@ -103,6 +103,12 @@ func (c *controlPlane) follow(t *testing.T, what string, so func() bool) {
 		c.loader.Run(ctx, nil)
 	}()
 	defer func() { cancel(); <-ended }()
+	eventually(t, what, so)
+}
+
+// eventually waits until something is so.
+func eventually(t *testing.T, what string, so func() bool) {
+	t.Helper()
 	for deadline := time.Now().Add(patience); !so(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
