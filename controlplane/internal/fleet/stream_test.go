@@ -360,9 +360,11 @@ func TestHelloIsChecked(t *testing.T) {
 }
 
 func TestStreamsThatBreakTheRulesAreEnded(t *testing.T) {
-	s := start(t, fleet.Options{}, fleet.ServerOptions{HelloTimeout: 50 * time.Millisecond})
+	s := start(t, fleet.Options{}, fleet.ServerOptions{HelloTimeout: patience})
 	s.publish(t, table(1))
 	t.Run("no hello", func(t *testing.T) {
+		s := start(t, fleet.Options{}, fleet.ServerOptions{HelloTimeout: time.Millisecond})
+		s.publish(t, table(1))
 		if err := s.open(t).recvEnd(); status.Code(err) != codes.DeadlineExceeded {
 			t.Errorf("got %v, want DEADLINE_EXCEEDED", err)
 		}

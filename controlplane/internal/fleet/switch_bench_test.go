@@ -48,9 +48,7 @@ func switchAll(b *testing.B, planes int) {
 			obey(b, conn, fmt.Sprintf("dp-%d", i), base)
 		})
 	}
-	for len(f.DataPlanes()) < planes {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(b, "all have joined", func() bool { return len(f.DataPlanes()) == planes })
 	var sum time.Duration
 	n := 0
 	for i := 0; b.Loop(); i++ {
