@@ -202,8 +202,9 @@ func TestAChangeOfTheFileReachesTheFleet(t *testing.T) {
 func TestAnyErrorKeepsTheLastGoodTable(t *testing.T) {
 	r := start(t, newFile(t, text(2)), nil)
 	dp := fleettest.Start(t, r.server, "a", nil, fleettest.Apply)
-	r.wait(t, "it is there", func(s *fleetv1.StatusResponse) bool { return len(s.GetDataplanes()) == 1 })
-	before := r.status(t)
+	before := r.wait(t, "it has its table", func(s *fleetv1.StatusResponse) bool {
+		return len(s.GetDataplanes()) == 1 && s.GetDataplanes()[0].GetVersion() == s.GetVersion()
+	})
 	for _, test := range []struct {
 		name string
 		do   func(t *testing.T)
