@@ -26,6 +26,9 @@ const (
 	// maxDataPlanes bounds the memory that strangers with ever new ids can
 	// take, connected or remembered.
 	maxDataPlanes = 100_000
+	// maxSessions bounds what one id can take: two runs of a data plane overlap during a
+	// hand-over, and each stream that broke unnoticed stays until its keepalive ends it.
+	maxSessions = 16
 	// maxAdopted keeps a nonsensical revision from leaving no room to count on: the
 	// history has numbers up to twice that.
 	maxAdopted = 1 << 52
@@ -205,6 +208,9 @@ func (f *Fleet) connect(h *routetablev1.Hello, peer string) (*session, error) {
 	defer f.mu.Unlock()
 	if len(f.sessions) >= maxDataPlanes && f.sessions[s.id] == nil {
 		return nil, errFull
+	}
+	if n := len(f.sessions[s.id]); n >= maxSessions {
+		return nil, fmt.Errorf("%w with the id %q: %d are connected; give each its own --id", errFull, s.id, n)
 	}
 	now := f.opts.Now()
 	s.connected, s.since, s.lastContact = true, now, now

@@ -11,6 +11,10 @@ import (
 // of the largest size, as `apply` sends it, and its envelope.
 const maxRequest = 64<<20 + 64<<10
 
+// maxStreams bounds the calls at a time on one connection: a data plane has one, a
+// command a few.
+const maxStreams = 100
+
 // Buffers in bytes, which are shared by the connections that are being read from or
 // written to. Data planes say little, and what is larger is read past the buffer. With
 // buffers of the library's 32 KiB, and for writing one for each connection, 10,000 data planes
@@ -29,6 +33,7 @@ func GRPCOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		newCodec(),
 		grpc.MaxRecvMsgSize(maxRequest),
+		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ReadBufferSize(readBuffer),
 		grpc.WriteBufferSize(writeBuffer),
 		grpc.ConnectionTimeout(10 * time.Second),
