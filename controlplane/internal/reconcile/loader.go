@@ -158,6 +158,7 @@ func New(file *source.File, f *fleet.Fleet, opts Options) *Loader {
 	for _, result := range []rollout.Phase{rollout.Done, rollout.Aborted, rollout.Superseded} {
 		l.rollouts.WithLabelValues(string(result))
 	}
+	l.resumeAbort()
 	if l.going() {
 		l.opts.History.Hold(l.rollout.BaseRevision)
 	}

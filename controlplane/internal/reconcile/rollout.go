@@ -200,12 +200,31 @@ func (l *Loader) follows(e history.Entry) bool {
 	return e.Revision > l.rollout.Revision && !slices.Contains(e.Formerly, l.rollout.Revision)
 }
 
+// tookBack reports whether an entry is that of the roll-out's abort: it comes after the
+// change, and one that began later would have taken the roll-out's place in its file.
+func (l *Loader) tookBack(e history.Entry) bool {
+	return e.Origin == fleetv1.Origin_ORIGIN_ABORT && l.follows(e)
+}
+
+// resumeAbort ends a roll-out that the last run has taken back, which only the history
+// says: its file could not be written.
+func (l *Loader) resumeAbort() {
+	if !l.going() {
+		return
+	}
+	entries := l.opts.History.List()
+	if i := slices.IndexFunc(entries, l.tookBack); i >= 0 {
+		_ = l.rollout.Abort(l.opts.Now(), entries[i].Message) // it is not over
+		l.logKept(l.keepRollout(l.rollout))
+	}
+}
+
 // baseOf returns what runs now, or ran before the change that is rolled out now; nil
 // when nothing does, or nothing else than the table. An entry of a drain may be that of
 // the roll-out's change once more.
 func (l *Loader) baseOf(c change, t *fleet.Table) (*base, error) {
 	switch cur := l.fleet.Desired(); {
-	case l.base != nil && l.going(): // and not over, which could not be kept yet
+	case l.base != nil:
 		return l.base, nil
 	case cur != nil:
 		text, err := l.text()
@@ -334,7 +353,7 @@ func (l *Loader) logKept(err error) {
 		text = err.Error()
 	}
 	if text != "" && text != l.rolloutError {
-		l.opts.Log.Error("roll-out not kept; it stays where it is", "error", err)
+		l.opts.Log.Error("roll-out not kept; it is tried again", "error", err)
 	}
 	l.rolloutError = text
 }
@@ -369,7 +388,7 @@ func (l *Loader) follow(moved bool) {
 	if moved || l.rolloutError != "" {
 		err := l.keepRollout(r)
 		l.logKept(err)
-		if err != nil && r.Phase != rollout.Aborted {
+		if err != nil && !r.Over() {
 			return // a restart would not know who has it
 		}
 	}
@@ -476,10 +495,22 @@ func (l *Loader) Steer(ctx context.Context, r *fleetv1.SteerRolloutRequest) (*fl
 		return nil, &SteerError{err.Error()}
 	}
 	l.follow(true)
-	if l.rolloutError != "" {
-		return nil, errors.New("the roll-out could not be kept: " + l.rolloutError)
+	return l.shown.Load(), l.steered()
+}
+
+// steered returns why what was asked for would be forgotten by a restart, nil when it
+// would not: an abort is in the history too.
+func (l *Loader) steered() error {
+	switch {
+	case l.rolloutError == "":
+		return nil
+	case l.rollout.Phase != rollout.Aborted:
+		return fmt.Errorf("the roll-out could not be kept: %s", l.rolloutError)
+	case slices.ContainsFunc(l.opts.History.List(), l.tookBack):
+		return nil
 	}
-	return l.shown.Load(), nil
+	return fmt.Errorf("the roll-out is aborted, but that could be written neither to its file nor to the history, which is tried again: "+
+		"until then it would go on if the control plane were started again: %s", l.rolloutError)
 }
 
 // SteerError is why a roll-out cannot be told to do something.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc"
 
 	"reverseproxy/controlplane/internal/fleet"
@@ -320,17 +321,66 @@ func TestDrainInARolloutThatCannotBeKept(t *testing.T) {
 	}
 }
 
+// The history knows of an abort that the file of the roll-out does not.
+func TestKilledAfterAnAbortThatOnlyTheHistoryKeeps(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		then func(*testing.T, *controlPlane)
+		want string
+		ok   bool
+	}{
+		{"and nothing else", func(*testing.T, *controlPlane) {}, oldPool, false},
+		{"and a drain", func(t *testing.T, c *controlPlane) {
+			if err := c.drain(t, "5001"); err != nil {
+				t.Fatal(err)
+			}
+		}, oldPool, false},
+		{"and the same for everybody", func(t *testing.T, c *controlPlane) { c.apply(t, text("5001", "5003")) }, newPool, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := rollingOut(t)
+			going := read(t, c.rollout)
+			if err := os.Remove(c.rollout); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Mkdir(c.rollout, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.abort(t); err != nil {
+				t.Fatal(err)
+			}
+			test.then(t, c)
+			if err := os.Remove(c.rollout); err != nil {
+				t.Fatal(err)
+			}
+			write(t, c.rollout, going)
+			for range 2 {
+				c.start(t)
+				s := c.loader.Status()
+				if got := pools(c.fleet.Desired()); c.fleet.Goal().Base != nil || got != test.want || s.GetConfig().GetOk() != test.ok {
+					t.Fatalf("after a restart, %s is desired, want %s, for everybody; %v", got, test.want, s.GetConfig())
+				}
+				if got := c.kept(t); got != rollout.Aborted {
+					t.Fatalf("the roll-out is kept as %s", got)
+				}
+			}
+		})
+	}
+}
+
 func TestAbortThatCannotBeKeptIsKeptLater(t *testing.T) {
 	c := rollingOut(t)
 	rename(t, c.state, c.state+".away")
-	if err := c.abort(t); err == nil {
-		t.Fatal("there is no error")
+	rename(t, c.history, c.history+".away")
+	if err := c.abort(t); err == nil || !strings.Contains(err.Error(), "would go on") {
+		t.Fatalf("got %v, want an error with what a restart would do", err)
 	}
 	if got := pools(c.fleet.Desired()); got != oldPool {
 		t.Fatalf("%s is desired, want %s", got, oldPool)
 	}
 	rename(t, c.state+".away", c.state)
-	c.follow(t, "the abort is kept", func() bool { return c.kept(t) == rollout.Aborted })
+	rename(t, c.history+".away", c.history)
+	c.follow(t, "the abort is kept", func() bool { return c.kept(t) == rollout.Aborted && c.newest(t) == text("5001", "5002") })
 }
 
 func TestKilledWhenParkedContentIsAppliedAgain(t *testing.T) {
@@ -404,9 +454,30 @@ func TestEndThatCannotBeKept(t *testing.T) {
 
 	c.apply(t, "rollout: {steps: [1, 100%], bake: 100ms, minRequests: 1}\n"+text("5001", "5003"))
 	c.follow(t, "it is done", func() bool { return c.loader.Rollout().GetPhase() == fleetv1.RolloutPhase_ROLLOUT_PHASE_DONE })
+	c.wantDone(t)
 	rename(t, c.state+".away", c.state)
 	c.apply(t, text("5001", "5004"), "1", "100%")
 	c.staged(t, "after a roll-out whose end was not kept", newPool, "5001+5004")
+	c.wantDone(t)
+}
+
+// wantDone fails unless the history and the metric say, once, that revision 2 was rolled out.
+func (c *controlPlane) wantDone(t *testing.T) {
+	t.Helper()
+	e, _, err := c.loader.History().Get(2)
+	if err != nil || e.Outcome != "rolled out in 2 steps" {
+		t.Errorf("the outcome is %q, %v", e.Outcome, err)
+	}
+	want := `
+		# HELP controlplane_rollouts_total Roll-outs that are over, by result: done, aborted or superseded.
+		# TYPE controlplane_rollouts_total counter
+		controlplane_rollouts_total{result="aborted"} 0
+		controlplane_rollouts_total{result="done"} 1
+		controlplane_rollouts_total{result="superseded"} 0
+	`
+	if err := testutil.CollectAndCompare(c.loader, strings.NewReader(want), "controlplane_rollouts_total"); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestEditWhileTheHistoryCannotBeWritten(t *testing.T) {
