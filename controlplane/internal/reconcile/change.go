@@ -159,10 +159,7 @@ func (l *Loader) record(c change, t *fleet.Table) error {
 		l.noteKept(nil)
 		return nil
 	}
-	entry := history.Entry{
-		Revision: t.Revision, Version: t.Version, AcceptedAt: t.Accepted, Author: c.author, Message: c.message,
-		Origin: c.origin, Restores: c.restores, Drained: slices.Sorted(maps.Keys(c.drained)), Endpoints: len(c.content.GetEndpoints()),
-	}
+	entry := c.entry(t)
 	draft, err := l.opts.History.Prepare(entry, c.data)
 	if c.settle != nil {
 		if err != nil {
@@ -182,6 +179,14 @@ func (l *Loader) record(c change, t *fleet.Table) error {
 	}
 	l.noteKept(err)
 	return nil
+}
+
+// entry returns what the history has of a change that has a table.
+func (c change) entry(t *fleet.Table) history.Entry {
+	return history.Entry{
+		Revision: t.Revision, Version: t.Version, AcceptedAt: t.Accepted, Author: c.author, Message: c.message,
+		Origin: c.origin, Restores: c.restores, Drained: slices.Sorted(maps.Keys(c.drained)), Endpoints: len(c.content.GetEndpoints()),
+	}
 }
 
 // keepText makes a text that means the same as the running one that of the newest

@@ -454,15 +454,7 @@ func (l *Loader) drainStaged(c change) (*fleet.Table, bool, error) {
 	if before == l.base.table && t.Version == l.fleet.Desired().Version {
 		return l.fleet.Desired(), false, l.keepOn(c)
 	}
-	if before != l.base.table {
-		ofBase := l.base.change
-		ofBase.origin, ofBase.message = c.origin, c.message
-		ofBase.settle, c.settle = c.settle, nil // once: after the first entry there is no way back
-		if err := l.record(ofBase, before); err != nil {
-			return nil, false, err
-		}
-	}
-	if err := l.record(c, t); err != nil {
+	if err := l.recordStaged(c, t, before); err != nil {
 		return nil, false, err
 	}
 	l.setBase(&base{l.base.change, before})
@@ -476,6 +468,44 @@ func (l *Loader) drainStaged(c change) (*fleet.Table, bool, error) {
 	l.took(c)
 	l.showRollout()
 	return goal.Table, true, nil
+}
+
+// recordStaged makes a change of the drained backends durable for both tables of a
+// roll-out, or for none. The base has an entry of its own when it gets another table: what
+// a roll-out can return to has to be in the history.
+func (l *Loader) recordStaged(c change, t, before *fleet.Table) error {
+	if before == l.base.table {
+		return l.record(c, t)
+	}
+	ofBase := c
+	ofBase.data, ofBase.content = l.base.data, l.base.content
+	draft, err := l.opts.History.Prepare(ofBase.entry(before), ofBase.data)
+	if err != nil {
+		return err
+	}
+	settle := c.settle
+	c.settle = func() error {
+		if err := settle(); err != nil {
+			return err
+		}
+		if err := draft.Commit(); err != nil {
+			return errors.Join(err, l.unsettle())
+		}
+		return nil
+	}
+	if err := l.record(c, t); err != nil {
+		draft.Discard()
+		return err
+	}
+	return nil
+}
+
+// unsettle has a restart find the drained backends as they are.
+func (l *Loader) unsettle() error {
+	if err := l.keepDrains(l.drained); err != nil {
+		return fmt.Errorf("nothing has changed, but it would when the control plane is started again: %w", err)
+	}
+	return nil
 }
 
 // Steer pauses, resumes, promotes or aborts the roll-out that is going on, which is that

@@ -294,9 +294,24 @@ func TestKilledBetweenRenumberings(t *testing.T) {
 	}
 }
 
+// Each entry says which backends were drained when it was accepted.
+func TestDrainInARolloutIsInBothEntries(t *testing.T) {
+	c := rollingOut(t)
+	if err := c.drain(t, "5001"); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range c.loader.History().List()[:2] {
+		if got := strings.Join(e.Drained, " "); got != "http://localhost:5001" || e.Origin != fleetv1.Origin_ORIGIN_DRAIN {
+			t.Errorf("revision %d has %q drained, by %s", e.Revision, got, e.Origin)
+		}
+	}
+}
+
 func TestDrainInARolloutThatCannotBeKept(t *testing.T) {
 	for _, test := range []struct{ name, file string }{
 		{"the base in the history", "history/0000000000000003.prepared"},
+		{"the base in the history, in the end", "history/0000000000000003.revision"},
+		{"the change in the history", "history/0000000000000004.prepared"},
 		{"the backends", "state/" + reconcile.DrainsFileName},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -311,6 +326,14 @@ func TestDrainInARolloutThatCannotBeKept(t *testing.T) {
 			if err := os.Remove(inTheWay); err != nil {
 				t.Fatal(err)
 			}
+			if drained, err := reconcile.ReadDrains(filepath.Join(c.state, reconcile.DrainsFileName)); err != nil || len(drained) > 0 {
+				t.Fatalf("a restart would find drained: %q, %v", drained, err)
+			}
+			if got := c.loader.History().Newest().Revision; got != 2 {
+				t.Fatalf("revision %d is the newest in the history, want 2", got)
+			}
+			c.start(t)
+			c.staged(t, "after a drain that was refused and a restart", oldPool, newPool)
 			if err := c.drain(t, "5001"); err != nil {
 				t.Fatal(err)
 			}
