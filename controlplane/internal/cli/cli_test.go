@@ -325,6 +325,7 @@ func TestUsage(t *testing.T) {
 		{"help status", 0, "--expect", ""},
 		{"help nonsense", 2, "", `"nonsense" is no command`},
 		{"--forget-after 0s x.yaml", 2, "", "--forget-after"},
+		{"--forget-after 10s x.yaml", 2, "", "--forget-after (10s) must be longer than --apply-deadline (10s)"},
 		{"validate", 2, "", "CONFIG is missing"},
 		{"explain", 2, "", "one URL"},
 		{"explain ftp://x/", 2, "", "ftp://x/"},

@@ -49,6 +49,10 @@ func setUpServe(env *Env, flags *pflag.FlagSet) func(context.Context, []string) 
 				return usagef("%s must be more than zero", name)
 			}
 		}
+		if o.ForgetAfter <= o.ApplyDeadline {
+			return usagef("--forget-after (%s) must be longer than --apply-deadline (%s): a data plane that vanishes in a roll-out would be forgotten before it is missed",
+				o.ForgetAfter, o.ApplyDeadline)
+		}
 		if err := serve.CheckListen("--listen", o.Listen, o.TLS, o.Insecure); err != nil {
 			return usagef("%v", err)
 		}
