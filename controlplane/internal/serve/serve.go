@@ -146,6 +146,7 @@ func Run(ctx context.Context, o Options) error {
 	running.Go(func() { cancel(adminServer.Serve(adminListener)) })
 	running.Go(func() { loader.Run(ctx, o.Reload) })
 	running.Go(func() { sweep(ctx, f) })
+	running.Go(func() { tuneMemory(ctx) })
 	if certificates != nil {
 		metrics.MustRegister(expiry(certificates))
 		running.Go(func() { certificates.Run(ctx) })
