@@ -35,6 +35,7 @@ const (
 var (
 	errSilent  = errors.New("no answer from the control plane")
 	errClosed  = errors.New("the control plane closed the stream")
+	errEnded   = errors.New("the control plane ended the stream, its log says why")
 	errStopped = errors.New("the data plane stops")
 	// errTurn: the control plane works, but wants its data planes to spread.
 	errTurn = errors.New("the control plane asks to choose one anew")
@@ -141,6 +142,8 @@ func (x *session) reason(err error) error {
 		return errClosed
 	case status.Code(err) == codes.Aborted:
 		return errTurn
+	case status.Code(err) == codes.Canceled:
+		return errEnded
 	}
 	if trouble := x.creds.Trouble(); trouble != nil && !x.heard {
 		return trouble
