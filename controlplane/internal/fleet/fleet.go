@@ -198,19 +198,15 @@ func (f *Fleet) adopt(s *session) {
 	f.opts.Log.Info("revision continued from a data plane", "id", s.id, "revision", revision, "version", cur.Version)
 }
 
-// connect registers the data plane that said hello.
-func (f *Fleet) connect(h *routetablev1.Hello, peer string) (*session, error) {
-	s, err := newSession(h, peer)
-	if err != nil {
-		return nil, err
-	}
+// connect registers a session.
+func (f *Fleet) connect(s *session) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.sessions) >= maxDataPlanes && f.sessions[s.id] == nil {
-		return nil, errFull
+		return errFull
 	}
 	if n := len(f.sessions[s.id]); n >= maxSessions {
-		return nil, fmt.Errorf("%w with the id %q: %d are connected; give each its own --id", errFull, s.id, n)
+		return fmt.Errorf("%w with the id %q: %d are connected; give each its own --id", errFull, s.id, n)
 	}
 	now := f.opts.Now()
 	s.connected, s.since, s.lastContact = true, now, now
@@ -232,7 +228,8 @@ func (f *Fleet) connect(h *routetablev1.Hello, peer string) (*session, error) {
 	}
 	f.opts.Log.Info("data plane connected", "id", s.id, "session", s.sessionID, "address", s.address,
 		"version", s.version, "revision", s.revision, "source", sourceName(s.source), "build", s.build)
-	return s, nil
+	s.poke()
+	return nil
 }
 
 // disconnect notes the end of the session's stream, which was for its turn or not. The
@@ -240,6 +237,7 @@ func (f *Fleet) connect(h *routetablev1.Hello, peer string) (*session, error) {
 func (f *Fleet) disconnect(s *session, reason string, turn bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	s.wake = nil
 	if !s.connected {
 		return // it said goodbye
 	}
@@ -333,9 +331,6 @@ func (f *Fleet) handle(s *session, m *routetablev1.SubscribeRequest) (done bool,
 	s.traffic.Observe(m.GetHeartbeat(), f.opts.Now())
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !s.connected {
-		return false, nil // it was on its way when the stream ended
-	}
 	s.lastContact = f.opts.Now()
 	f.count(s, true)
 	if s.place == noPlace {
@@ -435,7 +430,7 @@ func (f *Fleet) heartbeat(s *session, h *routetablev1.Heartbeat) error {
 type step int
 
 const (
-	stepWait      step = iota // nothing, until the session wakes or the goal is superseded
+	stepWait      step = iota // nothing, until the session is woken
 	stepPlacement             // tell it its place
 	stepAlive                 // answer a heartbeat, or tell the number of data planes
 	stepReport                // ask for a heartbeat

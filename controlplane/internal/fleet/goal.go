@@ -2,8 +2,7 @@ package fleet
 
 import "time"
 
-// Goal says which table each data plane is to run. It is immutable, except that
-// superseded is closed once, when another goal takes its place.
+// Goal says which table each data plane is to run. It is immutable.
 type Goal struct {
 	// Table is the desired one: what every data plane runs in the end.
 	Table *Table
@@ -13,15 +12,11 @@ type Goal struct {
 	Chosen map[string]bool
 
 	// since is when the step of a roll-out began; zero when there was none.
-	since      time.Time
-	superseded chan struct{}
+	since time.Time
 }
 
 // newGoal returns the goal that every data plane runs the table.
-func newGoal(t *Table) *Goal { return &Goal{Table: t, superseded: make(chan struct{})} }
-
-// Superseded is closed as soon as there is another goal.
-func (g *Goal) Superseded() <-chan struct{} { return g.superseded }
+func newGoal(t *Table) *Goal { return &Goal{Table: t} }
 
 // of returns the table that the session's data plane is to run.
 func (g *Goal) of(s *session) *Table {
@@ -37,8 +32,11 @@ func (f *Fleet) aim(g *Goal) {
 		f.versions = f.versions.with(g.Base.index)
 	}
 	f.versions = f.versions.with(g.Table.index)
-	if old := f.goal.Swap(g); old != nil {
-		close(old.superseded)
+	f.goal.Store(g)
+	for _, sessions := range f.sessions {
+		for _, s := range sessions {
+			s.poke()
+		}
 	}
 }
 
@@ -46,6 +44,6 @@ func (f *Fleet) aim(g *Goal) {
 // f.mu is held.
 func (f *Fleet) replace(t *Table) {
 	g := *f.goal.Load()
-	g.Table, g.superseded = t, make(chan struct{})
+	g.Table = t
 	f.aim(&g)
 }

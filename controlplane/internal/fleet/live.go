@@ -44,17 +44,21 @@ func (f *Fleet) tell() {
 			}
 		}
 	}
-	wakeSome(owing)
+	f.wakeSome(owing)
 }
 
-// wakeSome wakes streams, few at a time.
-func wakeSome(sessions []*session) {
+// wakeSome wakes streams, few at a time. f.mu is held.
+func (f *Fleet) wakeSome(sessions []*session) {
 	n := min(len(sessions), announceBatch)
 	for _, s := range sessions[:n] {
 		s.poke()
 	}
 	if n < len(sessions) {
-		time.AfterFunc(announcePause, func() { wakeSome(sessions[n:]) })
+		time.AfterFunc(announcePause, func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.wakeSome(sessions[n:])
+		})
 	}
 }
 

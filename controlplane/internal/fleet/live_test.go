@@ -1,12 +1,9 @@
 package fleet_test
 
 import (
-	"context"
-	"io"
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -94,63 +91,12 @@ func TestSessionsOfOneIDAreCountedAsTheyAreShown(t *testing.T) {
 	old.waitLive(t, 1)
 }
 
-// heldStream is a stream whose data plane says what the test says, when the test
-// says so.
-type heldStream struct {
-	grpc.ServerStream
-	ctx  context.Context // as gRPC does, it ends with the stream
-	says chan *routetablev1.SubscribeRequest
-}
-
-func (s heldStream) Context() context.Context                   { return s.ctx }
-func (s heldStream) SendMsg(any) error                          { return nil }
-func (s heldStream) Send(*routetablev1.SubscribeResponse) error { return nil }
-func (s heldStream) Recv() (*routetablev1.SubscribeRequest, error) {
-	m, ok := <-s.says
-	if !ok {
-		return nil, io.EOF
-	}
-	return m, nil
-}
-
-// A message that was on its way when the stream ended does not bring the data plane
-// back.
-func TestAMessageThatComesAfterTheEndCountsForNothing(t *testing.T) {
-	s := start(t, fleet.Options{}, fleet.ServerOptions{})
-	s.publish(t, table(1))
-	b := s.join(t, "b", "1", "")
-	if n := b.live(t); n != 1 {
-		t.Fatalf("alone: told of %d", n)
-	}
-	ending := fleet.NewServer(s.fleet, fleet.ServerOptions{})
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	stream := heldStream{ctx: ctx, says: make(chan *routetablev1.SubscribeRequest)}
-	ended := make(chan error, 1)
-	go func() { ended <- ending.Subscribe(stream) }()
-	stream.says <- &routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Hello{
-		Hello: &routetablev1.Hello{Id: "gone", SessionId: "1"},
-	}}
-	b.waitLive(t, 2)
-	ending.Stop()
-	<-ended
-	cancel()
-	b.waitLive(t, 1)
-	heartbeat := &routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Heartbeat{Heartbeat: &routetablev1.Heartbeat{}}}
-	stream.says <- heartbeat
-	stream.says <- heartbeat // so the first has been taken in
-	close(stream.says)
-	if n := b.live(t); n != 1 {
-		t.Errorf("told of %d", n)
-	}
-}
-
 // So that data planes spread over control planes that were started later.
 func TestADataPlaneIsAskedToChooseAnewAfterItsTurn(t *testing.T) {
 	s := start(t, fleet.Options{}, fleet.ServerOptions{Turn: 50 * time.Millisecond})
 	s.publish(t, table(1))
 	p := s.join(t, "a", "1", "")
-	if err := p.recvEnd(); status.Code(err) != codes.Aborted {
+	if err := p.recvTurn(""); status.Code(err) != codes.Aborted {
 		t.Errorf("the stream ended with %v, want code Aborted", err)
 	}
 	s.waitState(t, "a", "disconnected")

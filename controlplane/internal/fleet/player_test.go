@@ -161,6 +161,10 @@ type player struct {
 	stream routetablev1.RouteTableService_SubscribeClient
 	conn   *grpc.ClientConn
 	cancel context.CancelFunc
+
+	// skipReports: recv leaves out, and counts, that it is to report.
+	skipReports bool
+	skipped     int
 }
 
 // open opens a stream and says nothing.
@@ -239,7 +243,11 @@ func (p *player) recv(t *testing.T) *routetablev1.SubscribeResponse {
 		if err != nil {
 			t.Fatalf("receive: %v", err)
 		}
-		if m.GetPlacement() == nil {
+		switch {
+		case m.GetPlacement() != nil:
+		case p.skipReports && m.GetReport() != nil:
+			p.skipped++
+		default:
 			return m
 		}
 	}
@@ -250,6 +258,22 @@ func (p *player) recvEnd() error {
 	for {
 		if _, err := p.stream.Recv(); err != nil {
 			return err
+		}
+	}
+}
+
+// recvTurn answers what it is asked until the stream ends, and returns why.
+func (p *player) recvTurn(version string) error {
+	for {
+		m, err := p.stream.Recv()
+		if err != nil {
+			return err
+		}
+		if m.GetReport() != nil {
+			// An error is that of the stream, which the next Recv returns.
+			_ = p.stream.Send(&routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Heartbeat{
+				Heartbeat: &routetablev1.Heartbeat{State: &routetablev1.State{Version: version}},
+			}})
 		}
 	}
 }

@@ -21,12 +21,17 @@ import (
 func (s *server) joinReady(t *testing.T, id string, runs *fleet.Table) *player {
 	t.Helper()
 	p := s.open(t)
+	p.helloReady(t, id, runs)
+	return p
+}
+
+func (p *player) helloReady(t *testing.T, id string, runs *fleet.Table) {
+	t.Helper()
 	p.hello(t, &routetablev1.Hello{
 		Id: id, SessionId: "1", Features: []routetablev1.Feature{routetablev1.Feature_FEATURE_PREPARE},
 		State: &routetablev1.State{Version: runs.Version, Revision: runs.Revision},
 	})
 	p.wantCurrent(t, runs)
-	return p
 }
 
 // next returns a table that is to follow the desired one.
@@ -379,17 +384,19 @@ func TestACommitOfWhatIsNotReadyAnyMore(t *testing.T) {
 
 // A stream whose turn comes in the middle of a switch ends after it.
 func TestATurnWaitsForTheSwitch(t *testing.T) {
-	const turn = 5 * time.Millisecond
-	s := start(t, fleet.Options{}, fleet.ServerOptions{Turn: turn})
+	s := start(t, fleet.Options{}, fleet.ServerOptions{Turn: 5 * time.Millisecond})
 	base := s.publish(t, table(1))
 	next := s.next(t, table(2))
 	wantReady(t, s.preparing(t, next, 0, patience)) // it goes on until Release
-	a := s.joinReady(t, "a", base)
+	a := s.open(t)
+	a.skipReports = true
+	a.helloReady(t, "a", base)
 	a.wantHold(t, next)
 	a.prepared(t, next.Version)
-	for came := time.Now(); time.Since(came) < 10*turn; {
+	for a.skipped == 0 {
 		a.wantNothing(t, base)
 	}
+	a.wantNothing(t, base)
 	published := s.fleet.Publish(next)
 	s.fleet.Release()
 	a.wantCommit(t, published)
@@ -397,7 +404,7 @@ func TestATurnWaitsForTheSwitch(t *testing.T) {
 	if _, all := s.fleet.Switched(t.Context()); !all {
 		t.Error("it has not switched")
 	}
-	if err := a.recvEnd(); status.Code(err) != codes.Aborted {
+	if err := a.recvTurn(published.Version); status.Code(err) != codes.Aborted {
 		t.Errorf("end %v, want that it is to choose anew", err)
 	}
 }
@@ -409,7 +416,7 @@ func TestWhoHasChosenAnotherControlPlane(t *testing.T) {
 	s := start(t, fleet.Options{Now: clock.Now}, fleet.ServerOptions{Turn: time.Millisecond})
 	base := s.publish(t, table(1))
 	a := s.join(t, "a", "1", base.Version)
-	if err := a.recvEnd(); status.Code(err) != codes.Aborted {
+	if err := a.recvTurn(base.Version); status.Code(err) != codes.Aborted {
 		t.Fatalf("end %v, want that it is to choose anew", err)
 	}
 	s.waitState(t, "a", "disconnected")

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -25,9 +25,6 @@ const (
 	defaultSlotHold     = 200 * time.Millisecond
 	defaultSlots        = 64
 	defaultTurn         = 30 * time.Minute
-	// turnLater is how much later the turn of a stream comes on which a table is being
-	// prepared: of thousands, some are always due, and none would be ready for long.
-	turnLater = time.Second
 )
 
 // ServerOptions bound what a stream may take. The zero value is usable.
@@ -43,36 +40,40 @@ type ServerOptions struct {
 	// goes on without a slot, so that receivers that have stopped reading delay
 	// nobody.
 	SlotHold time.Duration
-	// Turn is how long a stream lasts, give or take a tenth. Then its data plane is
-	// asked to choose a control plane anew, so that a fleet spreads over those that
-	// were started later.
+	// Turn is how long a stream lasts, give or take a tenth. Then, with its next message,
+	// its data plane is asked to choose a control plane anew, so that a fleet spreads over
+	// those that were started later.
 	Turn time.Duration
 }
 
 // Server is the stream service on top of a Fleet.
 type Server struct {
 	routetablev1.UnimplementedRouteTableServiceServer
-	fleet *Fleet
-	opts  ServerOptions
-	slots chan struct{}
+	fleet   *Fleet
+	opts    ServerOptions
+	senders *senders
 
-	stopOnce sync.Once
-	stopped  chan struct{}
+	// serving ends with Stop.
+	serving context.Context
+	stop    context.CancelFunc
 }
 
-// NewServer returns the service for the fleet.
+// NewServer returns the service for the fleet. The gRPC server must have the
+// GRPCOptions.
 func NewServer(f *Fleet, opts ServerOptions) *Server {
 	opts.HelloTimeout = cmp.Or(opts.HelloTimeout, defaultHelloTimeout)
 	opts.SendDeadline = cmp.Or(opts.SendDeadline, defaultSendDeadline)
 	opts.SlotHold = cmp.Or(opts.SlotHold, defaultSlotHold)
 	opts.Turn = cmp.Or(opts.Turn, defaultTurn)
 	opts.Slots = cmp.Or(opts.Slots, defaultSlots)
-	return &Server{fleet: f, opts: opts, slots: make(chan struct{}, opts.Slots), stopped: make(chan struct{})}
+	s := &Server{fleet: f, opts: opts, senders: &senders{hold: opts.SlotHold, free: opts.Slots}}
+	s.serving, s.stop = context.WithCancel(context.Background())
+	return s
 }
 
 // Stop ends all streams; data planes go on serving and connect to the next
 // control plane. It may be called more than once.
-func (s *Server) Stop() { s.stopOnce.Do(func() { close(s.stopped) }) }
+func (s *Server) Stop() { s.stop() }
 
 var (
 	errStopping  = status.Error(codes.Unavailable, "the control plane is stopping")
@@ -83,71 +84,33 @@ var (
 	errNoDesired = status.Error(codes.Unavailable, "there is no configuration yet")
 )
 
-// Subscribe serves one data plane until either side ends the stream.
-//
-// Three goroutines share it: one receives, one sends, and this one waits for
-// the first of them to end. It does not wait for the others: a send to a peer
-// that does not read is released only by the return of this handler.
+// Subscribe serves one data plane until either side ends the stream. The goroutine that
+// gRPC has for it receives; the senders send.
 func (s *Server) Subscribe(rpc grpc.BidiStreamingServer[routetablev1.SubscribeRequest, routetablev1.SubscribeResponse]) error {
 	if s.fleet.Desired() == nil {
 		return errNoDesired
 	}
-	st := &stream{
-		server: s, rpc: rpc, ctx: rpc.Context(),
-		hello: make(chan *routetablev1.Hello, 1), registered: make(chan struct{}), ended: make(chan error, 1),
-	}
-	go st.receive()
-	late := time.NewTimer(s.opts.HelloTimeout)
-	defer late.Stop()
-	var hello *routetablev1.Hello
-	select {
-	case hello = <-st.hello:
-	case err := <-st.ended:
+	st := &stream{server: s, rpc: rpc, ctx: rpc.Context()}
+	defer context.AfterFunc(s.serving, func() { st.end(errStopping) })()
+	hello, err := st.hello()
+	if hello == nil {
 		return err
-	case <-late.C:
-		return errNoHello
-	case <-s.stopped:
-		return errStopping
 	}
-
 	if who, ok := identity.FromContext(st.ctx); ok && who.Name != hello.GetId() {
 		return status.Errorf(codes.PermissionDenied, "the data plane says that it is %q, and its certificate is that of %q; "+
 			"start it without --id, or issue a certificate for its id", hello.GetId(), who.Name)
 	}
-	session, err := s.fleet.connect(hello, peerAddress(st.ctx))
-	if err != nil {
-		code := codes.InvalidArgument
-		if errors.Is(err, errFull) {
-			code = codes.ResourceExhausted
-		}
-		return status.Error(code, err.Error())
+	if st.session, err = newSession(hello, peerAddress(st.ctx)); err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
 	}
-	st.session = session
-	close(st.registered)
-	go st.send()
-	err = st.wait()
-	s.fleet.disconnect(session, reason(err), errors.Is(err, errTurn))
+	st.session.wake = func() { s.senders.wake(st) }
+	if err := s.fleet.connect(st.session); err != nil {
+		return status.Error(codes.ResourceExhausted, err.Error())
+	}
+	defer time.AfterFunc(s.opts.Turn*9/10+rand.N(s.opts.Turn/5), st.due).Stop()
+	err = st.receive()
+	s.fleet.disconnect(st.session, reason(err), errors.Is(err, errTurn))
 	return err
-}
-
-// wait returns why the stream is to end, once it is.
-func (st *stream) wait() error {
-	t := st.server.opts.Turn
-	turn := time.NewTimer(t*9/10 + rand.N(t/5))
-	defer turn.Stop()
-	for {
-		select {
-		case err := <-st.ended:
-			return err
-		case <-turn.C:
-			if !st.server.fleet.switches(st.session) {
-				return errTurn
-			}
-			turn.Reset(turnLater)
-		case <-st.server.stopped:
-			return errStopping
-		}
-	}
 }
 
 // peerAddress returns where the stream comes from.
@@ -171,130 +134,118 @@ func reason(err error) string {
 
 // stream is one call of Subscribe.
 type stream struct {
-	server *Server
-	rpc    grpc.BidiStreamingServer[routetablev1.SubscribeRequest, routetablev1.SubscribeResponse]
-	ctx    context.Context
-
-	hello      chan *routetablev1.Hello
-	registered chan struct{} // closed when session is set
-	session    *session
-	ended      chan error // the first reason to end
+	server  *Server
+	rpc     grpc.BidiStreamingServer[routetablev1.SubscribeRequest, routetablev1.SubscribeResponse]
+	ctx     context.Context
+	session *session
+	sending sending
+	// turn: its data plane is to choose a control plane anew.
+	turn atomic.Bool
 }
 
-// end gives the reason for which the handler is to return, unless there is one.
-func (st *stream) end(err error) {
-	select {
-	case st.ended <- err:
-	default:
-	}
+// end ends the stream, whatever the handler waits for. The first reason counts; it is
+// for the log: gRPC tells the data plane that the stream was canceled.
+func (st *stream) end(err error) { endOf(st.ctx)(err) }
+
+// due notes that the stream has lasted long enough, and asks for a message.
+func (st *stream) due() {
+	st.turn.Store(true)
+	st.server.fleet.ask(st.session)
 }
 
-// receive reads until the stream breaks or ends.
-func (st *stream) receive() {
-	first, err := st.rpc.Recv()
-	switch {
-	case err != nil:
-		st.end(endOf(err))
-		return
-	case first.GetHello() == nil:
-		st.end(errNotHello)
-		return
+// hello waits for the first message. Without one the error is what the handler is to
+// return.
+func (st *stream) hello() (*routetablev1.Hello, error) {
+	defer time.AfterFunc(st.server.opts.HelloTimeout, func() { st.end(errNoHello) }).Stop()
+	first, err := st.recv()
+	if first != nil && first.GetHello() == nil {
+		err = errNotHello
 	}
-	st.hello <- first.GetHello()
-	select {
-	case <-st.registered:
-	case <-st.ctx.Done():
-		return
-	}
+	return first.GetHello(), err
+}
+
+// receive takes messages until the stream ends, and returns the reason.
+func (st *stream) receive() error {
 	for {
-		m, err := st.rpc.Recv()
-		if err != nil {
-			st.end(endOf(err))
-			return
+		m, err := st.recv()
+		if m == nil {
+			return err
 		}
 		done, err := st.server.fleet.handle(st.session, m)
 		switch {
 		case errors.Is(err, errOverdue):
-			st.end(status.Error(codes.DeadlineExceeded, err.Error()))
-			return
+			return status.Error(codes.DeadlineExceeded, err.Error())
 		case err != nil:
-			st.end(status.Error(codes.InvalidArgument, err.Error()))
-			return
+			return status.Error(codes.InvalidArgument, err.Error())
 		case done:
-			st.end(nil)
-			return
+			return nil
+		case st.turn.Load() && !st.server.fleet.switches(st.session):
+			// Of thousands some are always due: if they left meanwhile, none would have a
+			// table ready for long.
+			return errTurn
 		}
 	}
 }
 
-// endOf turns the error of Recv into the outcome of the call: a data plane that
-// closes its side is done.
-func endOf(err error) error {
-	if errors.Is(err, io.EOF) {
-		return nil
+// recv receives a message, or returns why the stream ends; nil when the data plane has
+// closed its side.
+func (st *stream) recv() (*routetablev1.SubscribeRequest, error) {
+	m, err := st.rpc.Recv()
+	switch cause := context.Cause(st.ctx); {
+	case err == nil:
+		return m, nil
+	case errors.Is(err, io.EOF):
+		return nil, nil
+	case cause != nil && !errors.Is(cause, context.Canceled):
+		return nil, cause
 	}
-	return err
+	return nil, err
 }
 
-// send brings the data plane to its table, again and again. It is the
-// only one to send on the stream.
-func (st *stream) send() {
-	for {
-		todo, goal := st.server.fleet.next(st.session)
+// send brings the data plane to its table, and reports whether it waits for its turn to
+// be sent one, unless this is it. One sender at a time sends on a stream.
+func (st *stream) send(turn bool) (waits bool) {
+	f := st.server.fleet
+	for st.ctx.Err() == nil {
+		todo, goal := f.next(st.session)
 		var err error
 		switch todo {
 		case stepWait:
-			select {
-			case <-st.session.wake:
-			case <-goal.Superseded():
-			case <-st.ctx.Done():
-				return
-			}
+			return false
 		case stepPlacement:
-			err = st.write(st.server.fleet.takePlacement(st.session))
+			err = st.write(f.takePlacement(st.session))
 		case stepAlive:
 			err = st.writeAlive()
 		case stepReport:
 			err = st.write(&routetablev1.SubscribeResponse{Message: &routetablev1.SubscribeResponse_Report{
-				Report: st.server.fleet.takeReport(st.session),
+				Report: f.takeReport(st.session),
 			}})
 		case stepCurrent:
 			err = st.write(&routetablev1.SubscribeResponse{Message: &routetablev1.SubscribeResponse_Current{
 				Current: &routetablev1.Current{Version: goal.of(st.session).Version, Revision: goal.of(st.session).Revision},
 			}})
-		case stepTable:
-			err = st.inSlot(st.sendTable)
-		case stepHold:
-			err = st.inSlot(st.sendHold)
+		case stepTable, stepHold:
+			if !turn {
+				return true
+			}
+			turn = false
+			if todo == stepTable {
+				err = st.sendTable()
+			} else {
+				err = st.sendHold()
+			}
 		case stepDiscard:
-			err = st.write(st.server.fleet.takeDiscard(st.session))
+			err = st.write(f.takeDiscard(st.session))
 		case stepCommit:
-			if m := st.server.fleet.takeCommit(st.session); m != nil {
+			if m := f.takeCommit(st.session); m != nil {
 				err = st.write(m)
 			}
 		}
 		if err != nil {
 			st.end(err)
-			return
 		}
 	}
-}
-
-// inSlot waits for a slot to send a table in. It returns early when the session has
-// something else to do.
-func (st *stream) inSlot(send func() error) error {
-	slots := st.server.slots
-	select {
-	case slots <- struct{}{}:
-	case <-st.session.wake:
-		return nil
-	case <-st.ctx.Done():
-		return st.ctx.Err()
-	}
-	free := sync.OnceFunc(func() { <-slots })
-	defer free()
-	defer time.AfterFunc(st.server.opts.SlotHold, free).Stop()
-	return send()
+	return false
 }
 
 // sendHold sends the table that is prepared, as far as it is.

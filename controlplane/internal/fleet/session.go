@@ -26,7 +26,7 @@ const (
 )
 
 // session is one stream of one data plane, or what is left of the last one.
-// Fleet.mu guards all fields but wake and traffic, which are made once, and rows.
+// Fleet.mu guards all fields but traffic, which is made once, and rows.
 type session struct {
 	id, sessionID string
 	labels        map[string]string
@@ -91,15 +91,15 @@ type session struct {
 
 	rows    rows
 	traffic *traffic.Session
-	// wake tells the stream's sender that there may be something to do.
-	wake chan struct{}
+	// wake tells the senders that there may be something to be sent; nil without a
+	// stream.
+	wake func()
 }
 
-// poke wakes the sender; it never blocks.
+// poke has the senders look after the session; it never blocks. Fleet.mu is held.
 func (s *session) poke() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
+	if s.wake != nil {
+		s.wake()
 	}
 }
 
@@ -107,6 +107,13 @@ func (s *session) poke() {
 func (s *session) ask(backends bool) {
 	s.askOwed, s.askBackends = true, s.askBackends || backends
 	s.poke()
+}
+
+// ask has the session's data plane send a heartbeat.
+func (f *Fleet) ask(s *session) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s.ask(false)
 }
 
 // unpark forgets a rejection.
@@ -131,7 +138,6 @@ func newSession(h *routetablev1.Hello, peer string) (*session, error) {
 		prepares:  slices.Contains(h.GetFeatures(), routetablev1.Feature_FEATURE_PREPARE),
 		place:     noPlace,
 		toldPlace: noPlace,
-		wake:      make(chan struct{}, 1),
 	}, nil
 }
 

@@ -25,7 +25,7 @@ func (f *Fleet) Stage(t, base *Table, chosen map[string]bool) *Goal {
 	if t.Revision < least {
 		t = t.WithRevision(least)
 	}
-	g := &Goal{Table: t, Base: base, Chosen: f.keeping(chosen, t), since: f.opts.Now(), superseded: make(chan struct{})}
+	g := &Goal{Table: t, Base: base, Chosen: f.keeping(chosen, t), since: f.opts.Now()}
 	f.aim(g)
 	return g
 }
@@ -39,7 +39,7 @@ func (f *Fleet) Choose(chosen map[string]bool, all bool) {
 	if g.Base == nil {
 		return
 	}
-	g.Chosen, g.since, g.superseded = f.keeping(chosen, g.Table), f.opts.Now(), make(chan struct{})
+	g.Chosen, g.since = f.keeping(chosen, g.Table), f.opts.Now()
 	if all {
 		g.Base, g.Chosen = nil, nil
 	}
@@ -66,7 +66,7 @@ func (f *Fleet) keeping(chosen map[string]bool, t *Table) map[string]bool {
 func (f *Fleet) keep(s *session) {
 	if g := f.goal.Load(); g != nil && g.Base != nil && !g.Chosen[s.id] && s.version == g.Table.Version {
 		next := *g
-		next.Chosen, next.superseded = f.keeping(g.Chosen, g.Table), make(chan struct{})
+		next.Chosen = f.keeping(g.Chosen, g.Table)
 		f.aim(&next)
 	}
 }
