@@ -107,6 +107,19 @@ class Delta(Scenario):
         self.assert_delta(before, cp, 1)
         self.assertEqual("a", get(self.port, "/x").text)
 
+    def test_an_edit_while_the_control_plane_is_down_is_sent_as_a_delta(self):
+        cp = self.control_plane(self.text, "--state-dir", str(self.dir / "cp.state"))
+        dp = self.data_plane("dp1", cp)
+        self.wait_applied(cp, [dp])
+        cp.kill()
+        write(cp.config, self.table(x=[self.b]))
+        cp.start()
+        self.wait_control_plane(cp)
+        self.wait_applied(cp, [dp])
+        self.assert_delta({"whole": (0, 0), "delta": (0, 0)}, cp, 1)
+        self.assert_same_version(cp, dp)
+        self.assertEqual("b", get(self.port, "/x").text)
+
     def test_a_control_plane_that_does_not_know_the_version_sends_the_whole_table(self):
         cp, (dp,) = self.fleet(self.text)
         cp.kill()

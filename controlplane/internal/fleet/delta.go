@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"reverseproxy/proto/routetable"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
@@ -83,6 +84,15 @@ func (f *Fleet) baseOf(s *session, t *Table) *index {
 		return nil
 	}
 	return f.versions.of(s.version)
+}
+
+// Remember makes a table, which data planes may run, one that deltas can start from. It is
+// to be called before the first Publish.
+func (f *Fleet) Remember(rt *routetablev1.RouteTable) {
+	known := newIndex(rt, routetable.Version(rt))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.versions = f.versions.with(known)
 }
 
 // resend takes back a delta of which the data plane cannot make the table, so that it is

@@ -69,6 +69,7 @@ func (l *Loader) accept(c change) (t *fleet.Table, changed bool, err error) {
 	}
 	if l.fleet.Desired() == nil {
 		l.resume(version, c.data)
+		l.remember(version)
 	}
 	t, err = fleet.NewTable(effective, version, l.nextRevision(version), l.opts.Now())
 	if err != nil {
@@ -246,6 +247,25 @@ func (l *Loader) resume(version string, data []byte) {
 	if err := l.opts.History.Resume(version, data); err != nil {
 		l.opts.Log.Error("change at the end of the last run not kept", "error", err)
 	}
+}
+
+// remember has data planes that come from the newest revision of the last run get a change
+// that was made since as what differs from that. Whatever is wrong with it costs bytes only.
+func (l *Loader) remember(version string) {
+	newest := l.opts.History.Newest()
+	if newest.Revision == 0 || newest.Version == version {
+		return
+	}
+	text, err := l.opts.History.Text(newest.Revision)
+	var before *routetablev1.RouteTable
+	if err == nil {
+		before, err = tableOf(newest, text)
+	}
+	if err != nil {
+		l.opts.Log.Warn("data planes are sent whole tables at first: what ran before is not known", "revision", newest.Revision, "error", Shorten(err.Error()))
+		return
+	}
+	l.fleet.Remember(before)
 }
 
 // text returns that of the running configuration.
