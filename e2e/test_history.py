@@ -136,7 +136,7 @@ class Operations(threading.Thread):
             text = self.text(number)
             if kind == "edit":
                 write(self.cp.config, text)
-                time.sleep(self.rng.uniform(0, 0.3))  # it is noticed, or it is not
+                self.stopped.wait(self.rng.uniform(0, 0.3))  # it is noticed, or it is not
                 continue
             message = "%s %d" % (kind, number)
             args = ["-o", "json", "--message", message]
@@ -173,7 +173,7 @@ class Killed(History):
         versions: dict[int, str] = {}  # of every revision there ever was
         highest, acknowledged, cut, completed = 0, 0, 0, 0
         known = [1]
-        with Load(self.port, {"/x": "a"}, keepalive=1, fresh=0) as load:
+        with Load(self.port, {"/x": "a"}, keepalive=1, fresh=0, pause=0.005) as load:
             for kill in range(KILLS):
                 work = Operations(self, cp, text, known, rng)
                 work.start()
@@ -193,7 +193,7 @@ class Killed(History):
                 highest = history[-1]["revision"]
                 known = [r["revision"] for r in history[-20:]]
                 acknowledged += len(work.acknowledged)
-                if kill % 5 == 4:
+                if kill % 10 == 9:
                     self.wait_applied(cp, [dp])
             self.wait_applied(cp, [dp])
             self.wait_load(load)

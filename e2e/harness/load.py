@@ -23,10 +23,13 @@ RESTED = 0.9
 
 class Load:
     """keepalive threads hold one connection each as long as the proxy does;
-    fresh threads open a new connection for each request."""
+    fresh threads open a new connection for each request. Each pauses for so many
+    seconds after a request, where the load is not to take the machine away from
+    what it is about."""
 
-    def __init__(self, port: int, expect: dict[str, Iterable[str]], keepalive: int = 2, fresh: int = 1):
+    def __init__(self, port: int, expect: dict[str, Iterable[str]], keepalive: int = 2, fresh: int = 1, pause: float = 0.0):
         self.port = port
+        self.pause = pause
         self._stop = threading.Event()
         self._lock = threading.Lock()
         # Under _lock.
@@ -94,6 +97,8 @@ class Load:
                 path = paths[i % len(paths)]
                 allowed = self._expect[path]
             yield "%s-%d" % (thread, i), path, allowed
+            if self.pause:
+                self._stop.wait(self.pause)
 
     def _keepalive(self, thread: str) -> None:
         client, held, sent = None, False, 0.0
