@@ -53,26 +53,21 @@ func (c *controlPlane) plan(t *testing.T, config string) (p planned, r result) {
 // busy starts two data planes that see requests to shop, and waits until that is known.
 func busy(t *testing.T, c *controlPlane) {
 	t.Helper()
-	planes := []*fleettest.DataPlane{
-		fleettest.Start(t, c.server, "a", nil, fleettest.Apply), fleettest.Start(t, c.server, "b", nil, fleettest.Apply),
+	for _, id := range []string{"a", "b"} {
+		fleettest.Start(t, c.server, id, nil, fleettest.Apply).See(&routetablev1.Heartbeat{
+			Traffic:   &routetablev1.Traffic{Requests: 1000},
+			Endpoints: []*routetablev1.EndpointReport{{Endpoint: "shop", Requests: 1000, NewRequests: 300, RequestsPerSecond: 60}},
+			Samples:   []*routetablev1.Sample{{Method: "GET", Host: "shop.example.com", Path: "/index", Endpoint: "shop", Weight: 600}},
+		})
 	}
 	c.waitKnown(t, 2)
-	deadline := time.Now().Add(patience)
-	for requests := uint64(1000); ; requests += 1000 {
-		for _, d := range planes {
-			d.See(&routetablev1.Heartbeat{
-				Traffic:   &routetablev1.Traffic{Requests: requests},
-				Endpoints: []*routetablev1.EndpointReport{{Endpoint: "shop", Requests: requests, NewRequests: 300, RequestsPerSecond: 60}},
-				Samples:   []*routetablev1.Sample{{Method: "GET", Host: "shop.example.com", Path: "/index", Endpoint: "shop", Weight: 600}},
-			})
-		}
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		if p, _ := c.plan(t, good); p.Basis.DataPlanes == 2 && p.Basis.RequestsPerSecond > 0 {
 			return
 		}
 		if time.Now().After(deadline) {
 			t.Fatal("the traffic is not known")
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
 }
 

@@ -29,6 +29,7 @@ type DataPlane struct {
 	backends []*routetablev1.BackendReport
 	inFlight map[string]uint64
 	seen     *routetablev1.Heartbeat
+	requests uint64 // that it has told of
 }
 
 // Tell sets what it reports about backends whenever it is asked.
@@ -38,7 +39,8 @@ func (d *DataPlane) Tell(backends ...*routetablev1.BackendReport) {
 	d.backends = backends
 }
 
-// See sets the traffic, endpoints and samples that it reports whenever it is asked.
+// See sets the traffic, endpoints and samples that it reports whenever it is asked. The
+// requests go on: there are as many more each time.
 func (d *DataPlane) See(seen *routetablev1.Heartbeat) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -153,8 +155,10 @@ func applied(what interface {
 func (d *DataPlane) report(state *routetablev1.State, r *routetablev1.Report) *routetablev1.SubscribeRequest {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	h := &routetablev1.Heartbeat{
-		State: state, Traffic: d.seen.GetTraffic(), Endpoints: d.seen.GetEndpoints(), Samples: d.seen.GetSamples(),
+	h := &routetablev1.Heartbeat{State: state, Endpoints: d.seen.GetEndpoints(), Samples: d.seen.GetSamples()}
+	if t := d.seen.GetTraffic(); t != nil {
+		d.requests += t.GetRequests()
+		h.Traffic = &routetablev1.Traffic{Requests: d.requests}
 	}
 	for _, url := range r.GetWatch() {
 		h.Watched = append(h.Watched, &routetablev1.InFlight{Url: url, Requests: d.inFlight[url]})
