@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 
-from e2e.bench import catalogue, machine, packages, proxies, report, session
+from e2e.bench import catalogue, commandline, machine, packages, proxies, report, session
 from e2e.bench.catalogue import Measurement
 from e2e.bench.options import Options
 from e2e.bench.report import Finding
@@ -81,24 +81,14 @@ def participants(measurement: Measurement, missing: list[str], arguments: argpar
 
 
 def parse() -> tuple[argparse.Namespace, list[Measurement]]:
-    known = {m.name: m for m in catalogue.ALL}
-    parser = argparse.ArgumentParser(
-        prog="make bench", description="What forwarding costs, beside nginx, HAProxy and a byte relay.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="cells:\n" + report.table([[m.name, m.title] for m in catalogue.ALL]),
-    )  # fmt: skip
-    parser.add_argument("--cells", default="", help="what to measure, comma-separated; all if empty")
+    parser = commandline.parser("make bench", "What forwarding costs, beside nginx, HAProxy and a byte relay.", catalogue.ALL)
     parser.add_argument("--proxies", default="", help="whom to measure, comma-separated; all if empty")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each cell (default 5)")
     parser.add_argument("--seconds", type=int, default=2, help="time of one run in a round (default 2)")
-    parser.add_argument("--json", metavar="FILE", help="write everything that was measured to FILE")
     parser.add_argument("--flags", default="", help="further flags of our data plane")
     parser.add_argument("--against", metavar="DIR", help='also measure the data plane of another build, as "before"')
     arguments = parser.parse_args()
-    names = [n for n in arguments.cells.split(",") if n] or list(known)
-    for n in names:
-        if n not in known:
-            parser.error("no cell %r; there are: %s" % (n, ", ".join(known)))
+    chosen = commandline.chosen(parser, arguments.cells, catalogue.ALL)
     if arguments.rounds < 1 or arguments.seconds < 1:
         parser.error("rounds and seconds are at least 1")
     arguments.command = "make bench%s ROUNDS=%d SECONDS=%d" % (
@@ -107,7 +97,7 @@ def parse() -> tuple[argparse.Namespace, list[Measurement]]:
     more = ["--%s=%s" % (n, shlex.quote(v)) for n in ("proxies", "flags", "against") if (v := getattr(arguments, n))]
     if more:
         arguments.command += " BENCHFLAGS=" + shlex.quote(" ".join(more))
-    return arguments, [known[n] for n in names]
+    return arguments, chosen
 
 
 def _raise_limit() -> None:

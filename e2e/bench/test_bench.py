@@ -1,10 +1,12 @@
 """The parts of the benchmark that compute. What it measures is asserted nowhere."""
 
+import contextlib
 import dataclasses
+import io
 import os
 import unittest
 
-from e2e.bench import calls, procfs, report, rounds, stats, targets, work, wrk
+from e2e.bench import calls, catalogue, commandline, procfs, report, rounds, stats, targets, work, wrk
 from e2e.bench.cells import Cell
 from e2e.bench.cost import Cost
 from e2e.bench.procfs import CPU
@@ -52,6 +54,17 @@ class Wrk(unittest.TestCase):
         for text, want in {"12.5us": 12.5, "1.50ms": 1500, "2.00s": 2e6, "1.00m": 60e6}.items():
             with self.subTest(text):
                 self.assertAlmostEqual(want, wrk.micros(text))
+
+
+class CommandLine(unittest.TestCase):
+    def test_cells_are_chosen_by_name(self):
+        parser = commandline.parser("make bench", "Measures.", catalogue.ALL)
+        chosen = lambda names: [c.name for c in commandline.chosen(parser, names, catalogue.ALL)]
+        self.assertEqual(["c256", "c64"], chosen("c256,c64,"))
+        self.assertEqual([c.name for c in catalogue.ALL], chosen(""))
+        with contextlib.redirect_stderr(io.StringIO()) as told, self.assertRaises(SystemExit):
+            chosen("c64,c65")
+        self.assertIn("no cell 'c65'; there are: c1, c64, ", told.getvalue())
 
 
 class Calls(unittest.TestCase):

@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 
-from e2e.bench import machine, report, session
+from e2e.bench import commandline, machine, report, session
 from e2e.bench.fleet import cells
 from e2e.bench.fleet.cells import Measurement
 from e2e.bench.report import Finding
@@ -67,21 +67,10 @@ def measure(measurement: Measurement) -> Finding:
 
 
 def parse() -> tuple[argparse.Namespace, list[Measurement]]:
-    known = {m.name: m for m in cells.ALL}
-    parser = argparse.ArgumentParser(
-        prog="make bench-fleet", description="What a control plane costs that serves many data planes.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="cells:\n" + report.table([[m.name, m.title] for m in cells.ALL]),
-    )  # fmt: skip
-    parser.add_argument("--cells", default="", help="what to measure, comma-separated; all if empty")
-    parser.add_argument("--json", metavar="FILE", help="write everything that was measured to FILE")
+    parser = commandline.parser("make bench-fleet", "What a control plane costs that serves many data planes.", cells.ALL)
     arguments = parser.parse_args()
-    names = [n for n in arguments.cells.split(",") if n] or list(known)
-    for n in names:
-        if n not in known:
-            parser.error("no cell %r; there are: %s" % (n, ", ".join(known)))
     arguments.command = "make bench-fleet" + (" CELLS=" + arguments.cells if arguments.cells else "")
-    return arguments, [known[n] for n in names]
+    return arguments, commandline.chosen(parser, arguments.cells, cells.ALL)
 
 
 def _raise_limit(needed: int) -> None:
