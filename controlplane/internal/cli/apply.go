@@ -40,27 +40,23 @@ there is a --timeout; exit status 1 when it was aborted.`,
 }
 
 func setUpApply(env *Env, flags *pflag.FlagSet) func(context.Context, []string) error {
-	var r remote
-	var w waitFlags
-	output := outputFormat("table")
-	r.flags(env, flags)
-	flags.VarP(&output, "output", "o", "for people or for scripts")
+	c := newClient(env, flags)
 	force := flags.Bool("force", false, "accept that most endpoints, or all, are dropped")
 	yes := flags.BoolP("yes", "y", false, "apply without asking, also on a terminal")
 	steps := flags.StringSlice("steps", nil, "roll it out in these `steps`, such as 1,25%,100%, and not in those of CONFIG; 100%: at once")
-	flags.BoolVar(&w.atomic, "atomic", false, "change all data planes at the same moment, or none; with --timeout and --expect")
+	flags.BoolVar(&c.atomic, "atomic", false, "change all data planes at the same moment, or none; with --timeout and --expect")
 	message := flags.StringP("message", "m", "", "why, for the history; a `text`")
-	w.flags(flags)
+	c.waitFlags.flags(flags)
 	return func(ctx context.Context, args []string) error {
 		file, err := oneFile(args)
 		if err != nil {
 			return err
 		}
-		if err := w.check(flags); err != nil {
+		if err := c.check(flags); err != nil {
 			return err
 		}
 		if flags.Changed("steps") {
-			if w.atomic {
+			if c.atomic {
 				return usagef("--atomic and --steps exclude each other")
 			}
 			if _, err := config.ParseSteps(*steps); err != nil {
@@ -71,22 +67,22 @@ func setUpApply(env *Env, flags *pflag.FlagSet) func(context.Context, []string) 
 		if err != nil {
 			return err
 		}
-		if err := r.dial(); err != nil {
+		if err := c.dial(); err != nil {
 			return err
 		}
-		defer r.close()
+		defer c.close()
 		request := &fleetv1.ApplyRequest{
 			Name: name, Config: data, Force: *force, Steps: *steps, Author: env.Author, Message: *message,
 		}
-		if w.atomic {
-			request.Atomic, request.PrepareTimeout, request.Expect = true, durationpb.New(w.timeout), uint32(w.expect)
+		if c.atomic {
+			request.Atomic, request.PrepareTimeout, request.Expect = true, durationpb.New(c.timeout), uint32(c.expect)
 		}
-		if output == "table" {
-			if err := consent(ctx, env, &r, request, *yes); err != nil {
+		if c.output == "table" {
+			if err := consent(ctx, env, &c.remote, request, *yes); err != nil {
 				return err
 			}
 		}
-		return apply(ctx, env, &r, &w, output, request)
+		return apply(ctx, env, c, request)
 	}
 }
 
@@ -109,20 +105,14 @@ type applyResult struct {
 	DataPlanes []status.DataPlane `json:"dataplanes,omitempty"`
 }
 
-func apply(ctx context.Context, env *Env, r *remote, w *waitFlags, output outputFormat, request *fleetv1.ApplyRequest) error {
-	before, err := w.before(ctx, r)
-	if err != nil {
-		return err
-	}
+func apply(ctx context.Context, env *Env, c *client, request *fleetv1.ApplyRequest) error {
 	most := applyTimeout
 	if request.GetAtomic() {
-		most += 2 * w.timeout // another one may be prepared before
+		most += 2 * c.timeout // another one may be prepared before
 	}
-	limit, cancel := context.WithTimeout(ctx, most)
-	defer cancel()
-	answer, err := r.fleet.Apply(limit, request)
+	answer, before, err := change(ctx, c, most, c.fleet.Apply, request)
 	if err != nil {
-		return r.explainError(err)
+		return err
 	}
 	result := applyResult{
 		Version: answer.GetVersion(), Revision: answer.GetRevision(), Changed: answer.GetChanged(),
@@ -133,14 +123,14 @@ func apply(ctx context.Context, env *Env, r *remote, w *waitFlags, output output
 		result.SpreadSeconds = &spread
 	}
 	if len(result.Problems) > 0 {
-		if output == "json" {
+		if c.output == "json" {
 			return result.print(env, errReported)
 		}
 		fmt.Fprintln(env.Stderr, strings.Join(result.Problems, "\n"))
 		return fmt.Errorf("%s was refused; nothing has changed", request.GetName())
 	}
 	if len(result.Unprepared) > 0 {
-		if output == "json" {
+		if c.output == "json" {
 			return result.print(env, errReported)
 		}
 		fmt.Fprintln(env.Stdout, strings.Join(result.Unprepared, "\n"))
@@ -150,7 +140,7 @@ func apply(ctx context.Context, env *Env, r *remote, w *waitFlags, output output
 		// Some do not answer, or the control plane is of an earlier release.
 		return fmt.Errorf("%s is the running configuration now, but not all data planes were seen to change to it; see controlplane status", request.GetName())
 	}
-	if output == "table" {
+	if c.output == "table" {
 		outcome := "is the running configuration now"
 		switch {
 		case answer.GetRollingOut() && answer.GetChanged():
@@ -165,25 +155,25 @@ func apply(ctx context.Context, env *Env, r *remote, w *waitFlags, output output
 			fmt.Fprintf(env.Stdout, "all data planes changed within %s\n", spread.AsDuration().Round(10*time.Microsecond))
 		}
 	}
-	return conclude(ctx, env, r, w, output, result, before)
+	return conclude(ctx, env, c, result, before)
 }
 
 // conclude waits for the fleet after a change, if that is wanted, and prints what is
 // left to print. before is a status from before the change.
-func conclude(ctx context.Context, env *Env, r *remote, w *waitFlags, output outputFormat, result applyResult, before *fleetv1.StatusResponse) error {
-	if !w.wait {
-		if output == "json" {
+func conclude(ctx context.Context, env *Env, c *client, result applyResult, before *fleetv1.StatusResponse) error {
+	if !c.wait {
+		if c.output == "json" {
 			return result.print(env, nil)
 		}
 		return nil
 	}
-	s, err := w.run(ctx, env, r, w.applied(result.Version), before)
-	if output == "json" {
+	s, err := c.run(ctx, env, c.applied(result.Version), before)
+	if c.output == "json" {
 		success := err == nil
 		result.Applied = &success
 		if err != nil {
 			result.Error = err.Error()
-			result.DataPlanes = status.From(&fleetv1.StatusResponse{Dataplanes: failures(s, w.timeout)}).DataPlanes
+			result.DataPlanes = status.From(&fleetv1.StatusResponse{Dataplanes: failures(s, c.timeout)}).DataPlanes
 			err = errReported
 		}
 		return result.print(env, err)
@@ -192,7 +182,7 @@ func conclude(ctx context.Context, env *Env, r *remote, w *waitFlags, output out
 		fmt.Fprintf(env.Stdout, "applied by %s\n", plural(len(s.GetDataplanes()), "data plane"))
 		return nil
 	}
-	if list := failures(s, w.timeout); len(list) > 0 {
+	if list := failures(s, c.timeout); len(list) > 0 {
 		printDataPlanes(newPage(env), list)
 	}
 	return err

@@ -36,16 +36,12 @@ var undrainCommand = &command{
 }
 
 func setUpDrain(env *Env, flags *pflag.FlagSet) func(context.Context, []string) error {
-	var r remote
-	var w waitFlags
-	output := outputFormat("table")
-	r.flags(env, flags)
-	flags.VarP(&output, "output", "o", "for people or for scripts")
+	c := newClient(env, flags)
 	force := flags.Bool("force", false, "accept that an endpoint has no backend left and answers 503")
 	list := flags.Bool("list", false, "show the drained backends")
-	w.flags(flags)
+	c.waitFlags.flags(flags)
 	return func(ctx context.Context, args []string) error {
-		if *list && (len(args) > 0 || *force || w.wait) {
+		if *list && (len(args) > 0 || *force || c.wait) {
 			return usagef("--list goes with nothing but --output")
 		}
 		request := &fleetv1.DrainRequest{Force: *force}
@@ -55,40 +51,30 @@ func setUpDrain(env *Env, flags *pflag.FlagSet) func(context.Context, []string) 
 				return err
 			}
 		}
-		if err := w.check(flags); err != nil {
+		if err := c.open(flags); err != nil {
 			return err
 		}
-		if err := r.dial(); err != nil {
-			return err
-		}
-		defer r.close()
+		defer c.close()
 		if *list {
-			return listDrained(ctx, env, &r, output)
+			return listDrained(ctx, env, c)
 		}
-		return drain(ctx, env, &r, &w, output, request)
+		return drain(ctx, env, c, request)
 	}
 }
 
 func setUpUndrain(env *Env, flags *pflag.FlagSet) func(context.Context, []string) error {
-	var r remote
-	var w waitFlags
-	output := outputFormat("table")
-	r.flags(env, flags)
-	flags.VarP(&output, "output", "o", "for people or for scripts")
-	w.flags(flags)
+	c := newClient(env, flags)
+	c.waitFlags.flags(flags)
 	return func(ctx context.Context, args []string) error {
 		url, err := oneBackend(args)
 		if err != nil {
 			return err
 		}
-		if err := w.check(flags); err != nil {
+		if err := c.open(flags); err != nil {
 			return err
 		}
-		if err := r.dial(); err != nil {
-			return err
-		}
-		defer r.close()
-		return drain(ctx, env, &r, &w, output, &fleetv1.DrainRequest{Url: url, Undrain: true})
+		defer c.close()
+		return drain(ctx, env, c, &fleetv1.DrainRequest{Url: url, Undrain: true})
 	}
 }
 
@@ -123,16 +109,10 @@ type blocker struct {
 }
 
 // drain drains a backend, or takes it back, and waits if that is wanted.
-func drain(ctx context.Context, env *Env, r *remote, w *waitFlags, output outputFormat, request *fleetv1.DrainRequest) error {
-	before, err := w.before(ctx, r)
+func drain(ctx context.Context, env *Env, c *client, request *fleetv1.DrainRequest) error {
+	answer, before, err := change(ctx, c, applyTimeout, c.fleet.Drain, request)
 	if err != nil {
 		return err
-	}
-	limit, cancel := context.WithTimeout(ctx, applyTimeout)
-	defer cancel()
-	answer, err := r.fleet.Drain(limit, request)
-	if err != nil {
-		return r.explainError(err)
 	}
 	result := drainResult{
 		URL: request.GetUrl(), Drained: !request.GetUndrain(), Changed: answer.GetChanged(), Kept: answer.GetKept(),
@@ -142,26 +122,26 @@ func drain(ctx context.Context, env *Env, r *remote, w *waitFlags, output output
 		fmt.Fprintln(env.Stderr, "controlplane: warning: the control plane has no --state-dir: when it is started again, "+
 			"the backend gets requests again; start it with --state-dir, or give the backend weight: 0 in the file")
 	}
-	if output == "table" {
+	if c.output == "table" {
 		result.say(env)
 	}
-	if w.wait {
-		g, blame := w.applied(answer.GetVersion()), notApplied
+	if c.wait {
+		g, blame := c.applied(answer.GetVersion()), notApplied
 		if result.Drained {
-			g, blame = w.drained(request.GetUrl()), notDrained
+			g, blame = c.drained(request.GetUrl()), notDrained
 		}
 		var s *fleetv1.StatusResponse
-		s, err = w.run(ctx, env, r, g, before)
+		s, err = c.run(ctx, env, g, before)
 		done := err == nil
 		result.Done = &done
 		if err != nil {
-			result.Error, result.DataPlanes = err.Error(), blame(s, request.GetUrl(), w)
+			result.Error, result.DataPlanes = err.Error(), blame(s, request.GetUrl(), &c.waitFlags)
 		}
-		if output == "table" && done {
+		if c.output == "table" && done {
 			result.sayDone(env, len(s.GetDataplanes()))
 		}
 	}
-	if output == "json" {
+	if c.output == "json" {
 		e := json.NewEncoder(env.Stdout)
 		e.SetEscapeHTML(false)
 		e.SetIndent("", "  ")
@@ -300,12 +280,12 @@ func printBlockers(p *page, list []blocker) {
 }
 
 // listDrained prints the drained backends.
-func listDrained(ctx context.Context, env *Env, r *remote, output outputFormat) error {
-	s, err := r.status(ctx, &fleetv1.StatusRequest{})
+func listDrained(ctx context.Context, env *Env, c *client) error {
+	s, err := c.status(ctx, &fleetv1.StatusRequest{})
 	if err != nil {
 		return err
 	}
-	if output == "json" {
+	if c.output == "json" {
 		e := json.NewEncoder(env.Stdout)
 		e.SetEscapeHTML(false)
 		e.SetIndent("", "  ")

@@ -22,14 +22,10 @@ To see what it would change, controlplane diff REV says it the other way round.`
 }
 
 func setUpRollback(env *Env, flags *pflag.FlagSet) func(context.Context, []string) error {
-	var r remote
-	var w waitFlags
-	output := outputFormat("table")
-	r.flags(env, flags)
-	flags.VarP(&output, "output", "o", "for people or for scripts")
+	c := newClient(env, flags)
 	force := flags.Bool("force", false, "accept that most endpoints, or all, are dropped")
 	message := flags.StringP("message", "m", "", "why, for the history; a `text`")
-	w.flags(flags)
+	c.waitFlags.flags(flags)
 	return func(ctx context.Context, args []string) error {
 		if len(args) != 1 {
 			return usagef("one REV is expected: the number of a revision, such as 42")
@@ -38,42 +34,33 @@ func setUpRollback(env *Env, flags *pflag.FlagSet) func(context.Context, []strin
 		if err != nil {
 			return err
 		}
-		if err := w.check(flags); err != nil {
+		if err := c.open(flags); err != nil {
 			return err
 		}
-		if err := r.dial(); err != nil {
-			return err
-		}
-		defer r.close()
-		return rollback(ctx, env, &r, &w, output, &fleetv1.RollbackRequest{
+		defer c.close()
+		return rollback(ctx, env, c, &fleetv1.RollbackRequest{
 			Revision: revision, Author: env.Author, Message: *message, Force: *force,
 		})
 	}
 }
 
-func rollback(ctx context.Context, env *Env, r *remote, w *waitFlags, output outputFormat, request *fleetv1.RollbackRequest) error {
-	before, err := w.before(ctx, r)
+func rollback(ctx context.Context, env *Env, c *client, request *fleetv1.RollbackRequest) error {
+	answer, before, err := change(ctx, c, applyTimeout, c.fleet.Rollback, request)
 	if err != nil {
 		return err
-	}
-	limit, cancel := context.WithTimeout(ctx, applyTimeout)
-	defer cancel()
-	answer, err := r.fleet.Rollback(limit, request)
-	if err != nil {
-		return r.explainError(err)
 	}
 	result := applyResult{
 		Version: answer.GetVersion(), Revision: answer.GetRevision(), Changed: answer.GetChanged(),
 		Problems: append([]string{}, answer.GetProblems()...), RollingOut: answer.GetRollingOut(),
 	}
 	if len(result.Problems) > 0 {
-		if output == "json" {
+		if c.output == "json" {
 			return result.print(env, errReported)
 		}
 		fmt.Fprintln(env.Stderr, strings.Join(result.Problems, "\n"))
 		return fmt.Errorf("the text of revision %d was refused; nothing has changed", request.GetRevision())
 	}
-	if output == "table" {
+	if c.output == "table" {
 		outcome := "is the running configuration again, as"
 		switch {
 		case !result.Changed && result.RollingOut:
@@ -83,5 +70,5 @@ func rollback(ctx context.Context, env *Env, r *remote, w *waitFlags, output out
 		}
 		fmt.Fprintf(env.Stdout, "revision %d %s revision %d (version %s)\n", request.GetRevision(), outcome, result.Revision, short(result.Version))
 	}
-	return conclude(ctx, env, r, w, output, result, before)
+	return conclude(ctx, env, c, result, before)
 }

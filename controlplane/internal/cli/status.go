@@ -33,49 +33,42 @@ With --wait, a configuration file whose newest content was refused is a failure.
 }
 
 func setUpStatus(env *Env, flags *pflag.FlagSet) func(context.Context, []string) error {
-	var r remote
-	var w waitFlags
-	output := outputFormat("table")
-	r.flags(env, flags)
-	flags.VarP(&output, "output", "o", "for people or for scripts")
+	c := newClient(env, flags)
 	watch := flags.Bool("watch", false, "show it again every second until interrupted")
 	endpoints := flags.Bool("endpoints", false, "with -o json: add every endpoint in use, with its backends")
-	w.flags(flags)
+	c.waitFlags.flags(flags)
 	return func(ctx context.Context, args []string) error {
 		name, err := oneEndpoint(args)
 		switch {
 		case err != nil:
 			return err
-		case name != "" && (*watch || w.wait || *endpoints):
+		case name != "" && (*watch || c.wait || *endpoints):
 			return usagef("status endpoint NAME goes with none of --watch, --wait and --endpoints")
-		case *watch && w.wait:
+		case *watch && c.wait:
 			return usagef("--watch and --wait exclude each other")
-		case *endpoints && (output != "json" || *watch || w.wait):
+		case *endpoints && (c.output != "json" || *watch || c.wait):
 			return usagef("--endpoints goes with -o json only; see also controlplane top")
 		}
-		if err := w.check(flags); err != nil {
+		if err := c.open(flags); err != nil {
 			return err
 		}
-		if err := r.dial(); err != nil {
-			return err
-		}
-		defer r.close()
+		defer c.close()
 		switch {
 		case name != "":
-			return statusOfEndpoint(ctx, env, &r, name, output)
+			return statusOfEndpoint(ctx, env, &c.remote, name, c.output)
 		case *watch:
-			return watchStatus(ctx, env, &r, output)
-		case w.wait:
-			return waitStatus(ctx, env, &r, &w, output)
+			return watchStatus(ctx, env, &c.remote, c.output)
+		case c.wait:
+			return waitStatus(ctx, env, c)
 		}
-		s, err := r.status(ctx, &fleetv1.StatusRequest{})
+		s, err := c.status(ctx, &fleetv1.StatusRequest{})
 		if err != nil {
 			return err
 		}
 		if *endpoints {
-			return printWithEndpoints(ctx, env, &r, s)
+			return printWithEndpoints(ctx, env, &c.remote, s)
 		}
-		printStatus(env, s, output)
+		printStatus(env, s, c.output)
 		return nil
 	}
 }
@@ -174,13 +167,13 @@ func watchStatus(ctx context.Context, env *Env, r *remote, output outputFormat) 
 }
 
 // waitStatus waits for the fleet and prints it, as far as it is known.
-func waitStatus(ctx context.Context, env *Env, r *remote, w *waitFlags, output outputFormat) error {
-	s, err := w.run(ctx, env, r, w.applied(""), nil)
+func waitStatus(ctx context.Context, env *Env, c *client) error {
+	s, err := c.run(ctx, env, c.applied(""), nil)
 	if s != nil {
 		if err != nil {
-			failures(s, w.timeout) // adds the reasons
+			failures(s, c.timeout) // adds the reasons
 		}
-		printStatus(env, s, output)
+		printStatus(env, s, c.output)
 	}
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"google.golang.org/grpc"
 
 	"reverseproxy/controlplane/internal/rollout"
 	fleetv1 "reverseproxy/proto/fleet/v1"
@@ -62,12 +63,44 @@ func (w *waitFlags) check(f *pflag.FlagSet) error {
 	return nil
 }
 
-// before returns the status before a change that is to be waited for, else nil.
-func (w *waitFlags) before(ctx context.Context, r *remote) (*fleetv1.StatusResponse, error) {
-	if !w.wait {
-		return nil, nil
+// client is what the commands are given that can wait for the fleet: whom to ask, how to
+// wait, and in which form to answer.
+type client struct {
+	remote
+	waitFlags
+	output outputFormat
+}
+
+// newClient defines the flags of a command but those for waiting, which come last.
+func newClient(env *Env, f *pflag.FlagSet) *client {
+	c := &client{output: "table"}
+	c.remote.flags(env, f)
+	f.VarP(&c.output, "output", "o", "for people or for scripts")
+	return c
+}
+
+// open checks the flags for waiting and prepares the connection, which is to be closed.
+func (c *client) open(f *pflag.FlagSet) error {
+	if err := c.check(f); err != nil {
+		return err
 	}
-	return r.status(ctx, &fleetv1.StatusRequest{})
+	return c.dial()
+}
+
+// change makes a call that changes something and may take so long. before is the status
+// before it, nil when it is not to be waited for.
+func change[Q, A any](
+	ctx context.Context, c *client, most time.Duration, call func(context.Context, *Q, ...grpc.CallOption) (*A, error), request *Q,
+) (answer *A, before *fleetv1.StatusResponse, err error) {
+	if c.wait {
+		if before, err = c.status(ctx, &fleetv1.StatusRequest{}); err != nil {
+			return nil, nil, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	answer, err = call(ctx, request)
+	return answer, before, c.explainError(err)
 }
 
 // goal is what is waited for.
@@ -152,13 +185,13 @@ func count(s *fleetv1.StatusResponse) map[fleetv1.DataPlaneState]int {
 // before is a status from before the change, nil when there is none: data planes
 // that were there then, and that the control plane does not know of because it was
 // started again, are waited for as well.
-func (w *waitFlags) run(ctx context.Context, env *Env, r *remote, g goal, before *fleetv1.StatusResponse) (*fleetv1.StatusResponse, error) {
+func (c *client) run(ctx context.Context, env *Env, g goal, before *fleetv1.StatusResponse) (*fleetv1.StatusResponse, error) {
 	var limit context.Context
 	var deadline time.Time
 	cancel := func() {}
 	extend := func() {
 		cancel()
-		limit, cancel = context.WithTimeout(ctx, w.timeout)
+		limit, cancel = context.WithTimeout(ctx, c.timeout)
 		deadline, _ = limit.Deadline()
 	}
 	extend()
@@ -172,7 +205,7 @@ func (w *waitFlags) run(ctx context.Context, env *Env, r *remote, g goal, before
 	var last *fleetv1.StatusResponse
 	var unreachable error // since the last answer
 	for {
-		s, err := r.status(limit, g.request)
+		s, err := c.status(limit, g.request)
 		switch {
 		case err == nil:
 			last, unreachable = s, nil
@@ -181,7 +214,7 @@ func (w *waitFlags) run(ctx context.Context, env *Env, r *remote, g goal, before
 				return s, v.err
 			}
 			progress.show(s)
-			if g.whole && !w.given && advancing(s.GetRollout()) {
+			if g.whole && !c.given && advancing(s.GetRollout()) {
 				extend()
 			}
 		case !errors.Is(err, errUnreachable):
@@ -198,7 +231,7 @@ func (w *waitFlags) run(ctx context.Context, env *Env, r *remote, g goal, before
 		case ctx.Err() != nil:
 			return last, errors.New("interrupted")
 		case unreachable != nil:
-			return last, fmt.Errorf("timed out after %s: %w", w.timeout, unreachable)
+			return last, fmt.Errorf("timed out after %s: %w", c.timeout, unreachable)
 		}
 		return last, g.late(last)
 	}
