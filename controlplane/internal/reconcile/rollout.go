@@ -214,6 +214,9 @@ func (l *Loader) resumeAbort() {
 	}
 	entries := l.opts.History.List()
 	if i := slices.IndexFunc(entries, l.tookBack); i >= 0 {
+		if text, err := l.opts.History.Text(l.rollout.Revision); err == nil {
+			l.rollout.Retext(digest(text)) // it may have been edited since
+		}
 		_ = l.rollout.Abort(l.opts.Now(), entries[i].Message) // it is not over
 		l.logKept(l.keepRollout(l.rollout))
 	}

@@ -346,19 +346,21 @@ func TestDrainInARolloutThatCannotBeKept(t *testing.T) {
 
 // The history knows of an abort that the file of the roll-out does not.
 func TestKilledAfterAnAbortThatOnlyTheHistoryKeeps(t *testing.T) {
+	nothing := func(*testing.T, *controlPlane) {}
 	for _, test := range []struct {
-		name string
-		then func(*testing.T, *controlPlane)
-		want string
-		ok   bool
+		name          string
+		before, after func(*testing.T, *controlPlane)
+		want          string
+		ok            bool
 	}{
-		{"and nothing else", func(*testing.T, *controlPlane) {}, oldPool, false},
-		{"and a drain", func(t *testing.T, c *controlPlane) {
+		{"and nothing else", nothing, nothing, oldPool, false},
+		{"after an edit of a comment", func(t *testing.T, c *controlPlane) { c.edit(t) }, nothing, oldPool, false},
+		{"and a drain", nothing, func(t *testing.T, c *controlPlane) {
 			if err := c.drain(t, "5001"); err != nil {
 				t.Fatal(err)
 			}
 		}, oldPool, false},
-		{"and the same for everybody", func(t *testing.T, c *controlPlane) { c.apply(t, text("5001", "5003")) }, newPool, true},
+		{"and the same for everybody", nothing, func(t *testing.T, c *controlPlane) { c.apply(t, text("5001", "5003")) }, newPool, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := rollingOut(t)
@@ -369,10 +371,11 @@ func TestKilledAfterAnAbortThatOnlyTheHistoryKeeps(t *testing.T) {
 			if err := os.Mkdir(c.rollout, 0o755); err != nil {
 				t.Fatal(err)
 			}
+			test.before(t, c)
 			if err := c.abort(t); err != nil {
 				t.Fatal(err)
 			}
-			test.then(t, c)
+			test.after(t, c)
 			if err := os.Remove(c.rollout); err != nil {
 				t.Fatal(err)
 			}
