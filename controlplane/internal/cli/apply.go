@@ -32,7 +32,7 @@ With --atomic, every data plane that is known fetches, verifies and compiles CON
 and only when all are ready does any change: then all do, within milliseconds, and there
 is no roll-out. When one rejects it, is not connected, is of an earlier release, or takes
 longer than --timeout, nothing changes anywhere, there is a row for each, and the exit
-status is 1.
+status is 1. Nor does anything when another change is accepted before all are ready.
 
 With --wait, a roll-out in steps is waited for as long as it makes progress, unless
 there is a --timeout; exit status 1 when it was aborted.`,
