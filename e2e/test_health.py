@@ -14,10 +14,8 @@ def active(more: str = "") -> str:
     return "defaults: {timeouts: {connect: 300ms, response: 300ms}, healthCheck: {active: %s}}" % (ACTIVE % more)
 
 
-def passive(more: str = "") -> str:
-    return (
-        "defaults: {timeouts: {response: 300ms}, healthCheck: {passive: {consecutiveFailures: 3, ejectFor: 1s%s}}}" % more
-    )
+def passive(more: str = "", response: str = "20s") -> str:
+    return "defaults: {timeouts: {response: %s}, healthCheck: {passive: {consecutiveFailures: 3, ejectFor: 1s%s}}}" % (response, more)
 
 
 def members(dp, backend, state: str) -> float:
@@ -35,8 +33,8 @@ class Health(Scenario):
         trouble()
         noticed()
         took = time.monotonic() - began
-        # Those that are under way still have to end.
-        eventually(lambda: time.monotonic() > began + took + 0.5, "they have ended")
+        go_on = load.under_way()
+        eventually(lambda: not go_on(), "those that are under way have ended")
         failed = len(load.failures)
         self.wait_load(load, 300)
         self.assertEqual([], load.failures[failed:][:5], "failures after it was noticed")
@@ -80,14 +78,16 @@ class Active(Health):
                 state[key] = good
                 self.wait_members(dp, b, "usable")
                 self.say("one of two backends %s: %d requests failed, out after %.0f ms" % (what, errors, 1000 * took))
-        reasons = [r["error"] for r in dp.records() if r["msg"] == "backend unhealthy"]
-        self.assertEqual(["no answer within 100ms", "status 500, expected 2xx"], reasons)
+        # A busy machine can be too slow for a probe at any time.
+        reasons = {r["error"] for r in dp.records() if r["msg"] == "backend unhealthy"}
+        self.assertEqual({"no answer within 100ms", "status 500, expected 2xx"}, reasons)
 
     def test_one_stream_of_probes_and_a_state_that_survives_reloads(self):
         a, b = self.origin("a"), self.origin("b")
         pools = {"/%d" % i: [a, b] for i in range(5)}
         cp, (dp,) = self.fleet(self.config(pools, extra=active(", path: /health, jitter: 0%")))
-        start, began = a.count(), time.monotonic()
+        began = time.monotonic()
+        start = a.count()
         eventually(lambda: a.count() >= start + 10, "ten probes")
         took = time.monotonic() - began
         self.assertEqual({"/health"}, {r.target for r in a.seen()})
@@ -150,7 +150,7 @@ class Passive(Health):
 
     def test_a_frozen_backend_is_ejected_for_longer_each_time(self):
         a, b = self.backend("a"), self.backend("b")
-        _, (dp,) = self.fleet(self.config({"/x": [a, b]}, extra=passive()))
+        _, (dp,) = self.fleet(self.config({"/x": [a, b]}, extra=passive(response="300ms")))
         with Load(self.port, {"/x": "ab"}, keepalive=4, fresh=2) as load:
             self.wait_load(load)
             b.freeze()

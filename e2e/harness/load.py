@@ -10,7 +10,7 @@ import collections
 import itertools
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from e2e.harness.client import Client, ConnectionLost
 from e2e.harness.origin import Origin
@@ -37,6 +37,8 @@ class Load:
         self.failures: list[str] = []
         self.answers: collections.Counter[str] = collections.Counter()
         self.sent_ids: set[str] = set()
+        # How many requests each thread has begun.
+        self._begun: collections.Counter[str] = collections.Counter()
         # Seconds that a request took, with the time to connect when it needed that.
         self.slowest = 0.0
         self.reconnects = 0
@@ -70,6 +72,18 @@ class Load:
         with self._lock:
             self._expect[path] = frozenset(names)
 
+    def under_way(self) -> Callable[[], bool]:
+        """Tells whether a request still goes on that does so now: each thread has one
+        at a time."""
+        with self._lock:
+            begun = self._begun.copy()
+
+        def go_on() -> bool:
+            with self._lock:
+                return any(self._begun[thread] == n for thread, n in begun.items())
+
+        return go_on
+
     def total(self) -> int:
         with self._lock:
             return sum(self.answers.values())
@@ -96,6 +110,7 @@ class Load:
                 paths = list(self._expect)
                 path = paths[i % len(paths)]
                 allowed = self._expect[path]
+                self._begun[thread] += 1
             yield "%s-%d" % (thread, i), path, allowed
             if self.pause:
                 self._stop.wait(self.pause)
