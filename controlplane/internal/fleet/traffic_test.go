@@ -1,12 +1,13 @@
 package fleet_test
 
 import (
-	"slices"
+	"bytes"
 	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"reverseproxy/controlplane/internal/fleet"
 	routetablev1 "reverseproxy/proto/routetable/v1"
@@ -75,7 +76,9 @@ func TestHeartbeatsAboutTooMuchEndTheStream(t *testing.T) {
 func TestAMessageThatIsTooLarge(t *testing.T) {
 	s := start(t, fleet.Options{}, fleet.ServerOptions{})
 	p := s.joinAt(t, "a", s.publish(t, table(1)))
-	h := &routetablev1.Heartbeat{Endpoints: slices.Repeat([]*routetablev1.EndpointReport{{}}, 4<<20)}
+	const endpoints = 7 // the number of the field
+	h := &routetablev1.Heartbeat{}
+	h.ProtoReflect().SetUnknown(bytes.Repeat(protowire.AppendBytes(protowire.AppendTag(nil, endpoints, protowire.BytesType), nil), 4<<20))
 	p.send(t, &routetablev1.SubscribeRequest{Message: &routetablev1.SubscribeRequest_Heartbeat{Heartbeat: h}})
 	if err := p.recvEnd(); !strings.Contains(status.Convert(err).Message(), "bytes, at most") {
 		t.Errorf("end %v, want that the message is too large", err)
