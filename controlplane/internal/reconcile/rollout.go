@@ -184,7 +184,7 @@ func (l *Loader) stage(c change, t *fleet.Table) (*stage, error) {
 		plan.Parked = l.rollout.TakenBack() // the file has it until the change is settled
 	}
 	r := rollout.New(plan, o, l.opts.Now())
-	r.Advance(l.opts.Now(), l.planes()) // who runs the one before goes to this one directly
+	r.Advance(l.opts.Now(), l.planes(r.Version)) // who runs the one before goes to this one directly
 	return &stage{r, b}, nil
 }
 
@@ -377,7 +377,7 @@ func (l *Loader) advance() {
 		return
 	}
 	l.keep() // the outcome is that of the number that data planes know
-	p := l.rollout.Advance(now, l.planes())
+	p := l.rollout.Advance(now, l.planes(l.rollout.Version))
 	if p.Ask {
 		l.fleet.Ask(false)
 	}
@@ -426,17 +426,44 @@ func (l *Loader) takeBack() {
 	l.failed(l.errParked())
 }
 
-// planes returns the data planes as a roll-out sees them.
-func (l *Loader) planes() []rollout.DataPlane {
-	rows := l.fleet.DataPlanes()
+// planes returns the data planes as the roll-out of a version sees them: it counts ids,
+// and two processes may have the same, for a moment or by mistake.
+func (l *Loader) planes(version string) []rollout.DataPlane {
+	rows := l.fleet.DataPlanes() // sorted by id, then by age
 	list := make([]rollout.DataPlane, 0, len(rows))
 	for _, d := range rows {
 		counters, _ := l.fleet.Traffic().Counters(d.GetId())
-		list = append(list, rollout.DataPlane{
+		p := rollout.DataPlane{
 			ID: d.GetId(), Labels: d.GetLabels(), Version: d.GetVersion(), State: d.GetState(), Error: d.GetError(), Counters: counters,
-		})
+		}
+		if n := len(list); n > 0 && list[n-1].ID == p.ID {
+			list[n-1] = together(list[n-1], p, version)
+			continue
+		}
+		list = append(list, p)
 	}
 	return list
+}
+
+// progress lists the states of connected data planes, the best first.
+var progress = []fleetv1.DataPlaneState{
+	fleetv1.DataPlaneState_DATA_PLANE_STATE_APPLIED,
+	fleetv1.DataPlaneState_DATA_PLANE_STATE_PENDING,
+	fleetv1.DataPlaneState_DATA_PLANE_STATE_STALE,
+	fleetv1.DataPlaneState_DATA_PLANE_STATE_REJECTED,
+}
+
+// together returns two with one id as one, which stands where the worse of them does. It
+// has the version that is rolled out as soon as one has: the fleet gives it to both then.
+func together(older, newer rollout.DataPlane, version string) rollout.DataPlane {
+	both := newer
+	if slices.Index(progress, older.State) > slices.Index(progress, newer.State) {
+		both.State, both.Error = older.State, older.Error
+	}
+	if older.Version == version {
+		both.Version = version
+	}
+	return both
 }
 
 // drainStaged makes a set of drained backends the one that counts in both tables of a

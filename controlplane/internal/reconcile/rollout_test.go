@@ -506,6 +506,62 @@ func (c *controlPlane) wantDone(t *testing.T) {
 	}
 }
 
+// twins starts two data planes with one id, and waits until both are shown.
+func (c *controlPlane) twins(t *testing.T, server string, older, newer fleettest.Decide) {
+	t.Helper()
+	shown := func() int {
+		n := 0
+		for _, d := range c.fleet.DataPlanes() {
+			if d.GetId() == "twin" && d.GetVersion() == c.fleet.Desired().Version {
+				n++
+			}
+		}
+		return n
+	}
+	fleettest.Start(t, server, "twin", nil, older)
+	eventually(t, "one runs what is there", func() bool { return shown() == 1 })
+	fleettest.Start(t, server, "twin", nil, newer)
+	eventually(t, "both run it", func() bool {
+		c.fleet.Ask(false) // one that says nothing would be the other's past
+		return shown() == 2
+	})
+}
+
+// Of two data planes with one id, 50% is the one or the other.
+func TestAStepCountsIDs(t *testing.T) {
+	c := newControlPlane(t, text("5001", "5002"))
+	server := c.listen(t)
+	c.twins(t, server, fleettest.Apply, fleettest.Apply)
+	fleettest.Start(t, server, "single", nil, fleettest.Apply)
+	eventually(t, "all are there", func() bool { return len(c.fleet.DataPlanes()) == 3 })
+
+	c.apply(t, text("5001", "5003"), "50%", "100%")
+	c.follow(t, "the first step is watched", func() bool {
+		return c.loader.Rollout().GetPhase() == fleetv1.RolloutPhase_ROLLOUT_PHASE_BAKING
+	})
+	if r := c.loader.Rollout(); r.GetDataPlanes() != 2 || len(r.GetChosen()) != 1 || r.GetApplied() != 1 {
+		t.Errorf("%d data planes, %v chosen, %d have applied it, want 2, one of them, and 1", r.GetDataPlanes(), r.GetChosen(), r.GetApplied())
+	}
+}
+
+// The newer one applies the change, the older one does not.
+func TestOneOfTwoWithAnIDRejects(t *testing.T) {
+	c := newControlPlane(t, text("5001", "5002"))
+	c.twins(t, c.listen(t), func(rt *routetablev1.RouteTable) []string {
+		if strings.Contains(rt.String(), "5003") {
+			return []string{"not here"}
+		}
+		return nil
+	}, fleettest.Apply)
+	c.apply(t, text("5001", "5003"), "1", "100%")
+	c.follow(t, "it is taken back", func() bool {
+		return c.loader.Rollout().GetPhase() == fleetv1.RolloutPhase_ROLLOUT_PHASE_ABORTED
+	})
+	if got, want := c.loader.Rollout().GetReason(), "1 data plane rejected it: twin: not here"; got != want {
+		t.Errorf("taken back because of %q, want %q", got, want)
+	}
+}
+
 func TestEditWhileTheHistoryCannotBeWritten(t *testing.T) {
 	c := newControlPlane(t, text("5001"))
 	inTheWay := filepath.Join(c.history, "0000000000000002.prepared")
