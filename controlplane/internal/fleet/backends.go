@@ -75,7 +75,7 @@ func (f *Fleet) observe(s *session, reports []*routetablev1.BackendReport) {
 		s.rows.of[key] = row{
 			requests: r.GetRequests(), failures: r.GetFailures(), inFlight: r.GetInFlight(),
 			requestRate: finite(r.GetRequestsPerSecond()), failureRate: finite(r.GetFailuresPerSecond()),
-			trouble: strings.Map(printable, r.GetTrouble()),
+			trouble: shorten(r.GetTrouble()),
 		}
 		if r.GetTrouble() == "" {
 			delete(s.rows.troubled, key)

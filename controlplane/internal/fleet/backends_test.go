@@ -161,6 +161,21 @@ func TestReportsAreBounded(t *testing.T) {
 	}
 }
 
+// Data planes of earlier releases cut what they say about a backend later than this side.
+func TestALongTroubleIsCut(t *testing.T) {
+	s := start(t, fleet.Options{}, fleet.ServerOptions{})
+	table := s.publish(t, pools([]string{"http://h:1"}))
+	p := s.join(t, "one", "1", table.Version)
+	s.waitState(t, "one", "applied")
+	s.report(t, p, "one", table.Version, &routetablev1.BackendReport{
+		Endpoint: "a", Url: "http://h:1", Trouble: strings.Repeat("x", 2048) + "…",
+	})
+	troubles := s.fleet.Backends("", 0).GetBackends()[0].GetTroubles()
+	if want := strings.Repeat("x", 1000) + "…"; len(troubles) != 1 || troubles[0].GetReason() != want {
+		t.Errorf("got %v, want the first 1,000 bytes", troubles)
+	}
+}
+
 func TestAsk(t *testing.T) {
 	s := start(t, fleet.Options{}, fleet.ServerOptions{})
 	table := s.publish(t, pools([]string{"http://h:1"}))

@@ -21,8 +21,11 @@ const (
 	maxLabelBytes = 256
 	maxProblems   = 20
 	maxProblem    = 1000
-	maxReports    = 10_000 // about backends or endpoints, in one heartbeat
-	maxSamples    = 1000
+	// maxTrouble is more than is kept of one: data planes of earlier releases send up to
+	// 2,051 bytes.
+	maxTrouble = 4 << 10
+	maxReports = 10_000 // about backends or endpoints, in one heartbeat
+	maxSamples = 1000
 )
 
 // session is one stream of one data plane, or what is left of the last one.
@@ -218,7 +221,7 @@ func checkHeartbeat(h *routetablev1.Heartbeat) error {
 		}{
 			{"heartbeat: endpoint", b.GetEndpoint(), routetable.MaxNameBytes},
 			{"heartbeat: url", b.GetUrl(), routetable.MaxURLBytes},
-			{"heartbeat: trouble", b.GetTrouble(), maxProblem},
+			{"heartbeat: trouble", b.GetTrouble(), maxTrouble},
 		} {
 			if len(f.value) > f.limit {
 				return fmt.Errorf("%s has %d bytes, at most %d are allowed", f.name, len(f.value), f.limit)

@@ -14,10 +14,11 @@ import (
 )
 
 // A report must fit into one message, whatever is wrong with a table of 100,000
-// endpoints.
+// endpoints. A control plane of an earlier release ends the stream for a longer text about
+// a backend.
 const (
 	maxProblems    = 100
-	maxProblemSize = 1024
+	maxProblemSize = 1000
 )
 
 // task is something the control plane (or the disk) said about a version. It is
@@ -285,10 +286,13 @@ func problems(err error) []*routetablev1.Problem {
 	return ps
 }
 
-// wireText makes s fit for a protobuf string, which must be valid UTF-8.
+// wireText makes s fit for a protobuf string, which must be valid UTF-8, and no longer
+// than maxProblemSize.
 func wireText(s string) string {
-	if len(s) > maxProblemSize {
-		s = s[:maxProblemSize] + "…"
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if len(s) <= maxProblemSize {
+		return s
 	}
-	return strings.ToValidUTF8(s, "\uFFFD")
+	const more = "…"
+	return strings.ToValidUTF8(s[:maxProblemSize-len(more)], "") + more
 }

@@ -3,13 +3,16 @@ package subscribe
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"reverseproxy/dataplane/internal/activate/activatetest"
+	"reverseproxy/dataplane/internal/backend"
 	"reverseproxy/dataplane/internal/metrics"
 	"reverseproxy/dataplane/internal/sample"
 	routetablev1 "reverseproxy/proto/routetable/v1"
@@ -189,4 +192,31 @@ func (p *peer) nextReports(t *testing.T) (part []*routetablev1.BackendReport) {
 		return nil
 	})
 	return part
+}
+
+// A control plane ends the stream of a data plane that says more about a backend.
+func TestLongTextsAreCut(t *testing.T) {
+	const most = 1000
+	for _, test := range []struct{ name, text string }{
+		{"longest", strings.Repeat("x", most)},
+		{"too long", strings.Repeat("x", most+1)},
+		{"cut in a character", strings.Repeat("x", most-4) + strings.Repeat("ü", 100)},
+		{"no text", strings.Repeat("\xff", most) + "x"},
+		{"hardly a text", strings.Repeat("\xffx", most)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cp := startControlPlane(t, "127.0.0.1:0", nil)
+			startDataPlane(t, t.TempDir(), func(o *Options) {
+				slowly(o)
+				m := backend.NewMember(backend.NewRegistry().State("127.0.0.1:1"))
+				m.SetHealthy(false)
+				m.SetTrouble(test.text)
+				o.Metrics.Endpoint("e").Backend(backend1).Track([]*backend.Member{m})
+			}, cp.address)
+			got := cp.accept(t).nextReports(t)[0].GetTrouble() // no stream takes what is not UTF-8
+			if len(got) > most || len(test.text) > most && !strings.HasSuffix(got, "…") && utf8.ValidString(test.text) {
+				t.Errorf("%d bytes, which end with %q, want %d at most and that they are said to be cut", len(got), got[max(0, len(got)-9):], most)
+			}
+		})
+	}
 }
