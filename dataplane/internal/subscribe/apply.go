@@ -147,9 +147,7 @@ func (s *Subscriber) decide(t task) {
 		s.askForWhole(t, unusable)
 		return
 	case err != nil:
-		if errors.Is(err, activate.ErrListen) && s.o.Activator.InForce() == nil {
-			s.waiting = &t
-		}
+		s.waitForPort(t, err)
 		if again {
 			// Said and reported when it was new.
 			s.o.Log.Debug("route table still rejected", "version", t.version, "error", err)
@@ -166,6 +164,14 @@ func (s *Subscriber) decide(t task) {
 		return
 	}
 	s.applied(t)
+}
+
+// waitForPort has the table of a task tried again that was refused only because its port
+// is taken, while nothing is served.
+func (s *Subscriber) waitForPort(t task, err error) {
+	if errors.Is(err, activate.ErrListen) && s.o.Activator.InForce() == nil {
+		s.waiting = &t
+	}
 }
 
 // applied takes note that the table of the task is in force, and reports it.

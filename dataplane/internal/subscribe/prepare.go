@@ -79,19 +79,22 @@ func (s *Subscriber) commit(t task) {
 	err := s.o.Activator.Commit(t.version, t.revision)
 	switch {
 	case errors.Is(err, activate.ErrDraining):
+		return
 	case errors.Is(err, activate.ErrNotPrepared):
 		// A heartbeat would not tell that it has come, and the control plane would wait.
 		s.askForWhole(t, err)
-	case err != nil:
-		s.ready = nil
+		return
+	}
+	committed := *s.ready
+	committed.revision = t.revision
+	t.offer, s.ready = &committed, nil
+	if err != nil {
+		s.waitForPort(t, err)
 		s.o.Log.Error("prepared route table rejected", "version", t.version, "revision", t.revision, "error", err)
 		t.report(rejected(t, err))
-	default:
-		stored := *s.ready
-		stored.revision = t.revision
-		t.offer, s.ready = &stored, nil
-		s.applied(t)
+		return
 	}
+	s.applied(t)
 }
 
 // drop forgets what is ready.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -588,6 +589,32 @@ func TestWaitsForThePort(t *testing.T) {
 		release()
 		p.wantApplied(t, version, 1)
 		dp.serves(t, version, 1, activate.Stream)
+	})
+	t.Run("prepared", func(t *testing.T) {
+		var taken atomic.Bool
+		ao := activatetest.Options(t)
+		ao.Log = slog.New(slog.DiscardHandler)
+		open := ao.Open
+		ao.Open = func(address string, port uint16) (activate.Listener, error) {
+			if taken.Load() {
+				return nil, syscall.EADDRINUSE
+			}
+			return open(address, port)
+		}
+		cp := startControlPlane(t, "127.0.0.1:0", nil)
+		startDataPlane(t, t.TempDir(), func(o *Options) { o.Activator = activate.New(ao) }, cp.address)
+		p := cp.accept(t)
+		rt, version := activatetest.Table(activatetest.Port(t), backend1)
+		p.sendHold(t, rt, version, 1)
+		p.wantPrepared(t, version)
+		taken.Store(true)
+		p.sendCommit(t, version, 2)
+		p.wantRejected(t, version, 2)
+		// Tried again, it is not reported again.
+		<-p.heartbeats
+		<-p.heartbeats
+		taken.Store(false)
+		p.wantApplied(t, version, 2)
 	})
 	t.Run("a newer table does not wait", func(t *testing.T) {
 		cp := startControlPlane(t, "127.0.0.1:0", nil)
