@@ -57,13 +57,17 @@ func put[T any](slot chan T, newest T) {
 func (s *Subscriber) Restore() {
 	s.restorePlace()
 	o, err := s.o.Store.load()
-	if err != nil {
+	switch {
+	case o == nil && err != nil:
 		s.o.Log.Error("stored route table ignored", "file", s.o.Store.Path(), "error", err)
 		return
-	}
-	if o == nil {
+	case o == nil:
 		s.o.Log.Info("no stored route table", "file", s.o.Store.Path())
 		return
+	case err != nil:
+		// The control plane sends what is missing.
+		s.o.Log.Warn("stored route table is an older one", "file", s.o.Store.Path(),
+			"version", o.version, "revision", o.revision, "error", err)
 	}
 	s.apply(task{version: o.version, revision: o.revision, offer: o, source: activate.Disk})
 }
@@ -209,23 +213,17 @@ func (s *Subscriber) confirm(t task) {
 	if s.unsaved != nil {
 		return // it is newer than what is on disk
 	}
-	if err := s.o.Store.setRevision(t.version, t.revision); err != nil {
-		s.storeFailures.Add(1)
-		s.o.Log.Error("revision not stored", "file", s.o.Store.Path(), "error", err)
-	}
+	// The control plane counts on with the highest revision its data planes know.
+	s.save(same(t.version, t.revision))
 }
 
-// putInForce unpacks the table and has it activated. After a delta, the offer of the task
-// is that of the whole table.
+// putInForce unpacks the table and has it activated.
 func (s *Subscriber) putInForce(t *task) error {
 	if err := s.refusedBefore(t); err != nil {
 		return err
 	}
 	if t.source == activate.Stream && s.o.Activator.Confirm(t.version, t.revision) {
-		if t.offer.base != "" {
-			// What was in force when it was sent has been replaced by the table itself.
-			t.offer = pack(s.o.Activator.InForce().Table.Encoded(), t.version, t.revision)
-		}
+		t.offer = same(t.version, t.revision) // nobody has looked into this one
 		return nil
 	}
 	if t.offer.base != "" {
@@ -254,7 +252,7 @@ func (s *Subscriber) refusedBefore(t *task) error {
 // save keeps the table in force on disk. A data plane that cannot write serves
 // all the same, and tries again later: the disk may have room then.
 func (s *Subscriber) save(o *offer) {
-	err := s.o.Store.save(o)
+	err := s.store(o)
 	if err == nil {
 		s.unsaved = nil
 		return
@@ -264,6 +262,20 @@ func (s *Subscriber) save(o *offer) {
 		s.o.Log.Error("route table not stored", "file", s.o.Store.Path(), "error", err)
 	}
 	s.unsaved = o
+}
+
+// store keeps what an offer has made the table in force. A delta is put behind the table
+// that it starts from, or the whole table is stored.
+func (s *Subscriber) store(o *offer) error {
+	if o.base != "" {
+		err := s.o.Store.change(o)
+		if err == nil {
+			return nil
+		}
+		s.o.Log.Debug("storing the whole route table", "reason", err)
+		o = pack(s.o.Activator.InForce().Table.Encoded(), o.version, o.revision)
+	}
+	return s.o.Store.save(o)
 }
 
 func (t *task) report(m *routetablev1.SubscribeRequest) {

@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"fmt"
 
-	"reverseproxy/proto/routetable"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
@@ -24,14 +23,10 @@ func (s *Subscriber) withMade(t *task, use func(table []byte, version string, re
 		return &unusableDelta{err}
 	}
 	verified, err := use(table, t.version, t.revision)
-	switch {
-	case !verified && err != nil:
+	if !verified && err != nil {
 		return &unusableDelta{err}
-	case err != nil:
-		return err
 	}
-	t.offer = pack(table, t.version, t.revision)
-	return nil
+	return err
 }
 
 // made returns the marshalled table that a delta makes of the one in force.
@@ -40,24 +35,11 @@ func (s *Subscriber) made(o *offer) ([]byte, error) {
 	if inForce == nil || inForce.Table.Version != o.base {
 		return nil, fmt.Errorf("the delta starts from version %s, which is not in force", o.base)
 	}
-	delta, err := o.unpack()
-	if err != nil {
-		return nil, err
-	}
-	table, err := routetable.Merge(inForce.Table.Encoded(), delta)
-	switch {
-	case err != nil:
-		return nil, err
-	case len(table) > maxDecodedSize:
-		return nil, tooLarge(uint64(len(table)))
-	case tooManyParts(table):
-		return nil, errParts
-	}
-	return table, nil
+	return o.merge(inForce.Table.Encoded())
 }
 
 // pack returns a marshalled table in the form in which it is sent and stored. The table
-// of 100,000 endpoints takes 40 ms, and 19 % more room than what a control plane packs.
+// of 100,000 endpoints takes 60 ms, and 19 % more room than what a control plane packs.
 func pack(table []byte, version string, revision uint64) *offer {
 	var packed bytes.Buffer
 	z, err := gzip.NewWriterLevel(&packed, gzip.BestSpeed)

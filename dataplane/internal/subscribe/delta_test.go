@@ -1,7 +1,9 @@
 package subscribe
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -9,6 +11,7 @@ import (
 
 	"reverseproxy/dataplane/internal/activate"
 	"reverseproxy/dataplane/internal/activate/activatetest"
+	"reverseproxy/proto/routetable"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
@@ -62,7 +65,7 @@ func TestDeltas(t *testing.T) {
 		if got := dp.activator.InForce().Table.Len(); got != n {
 			t.Fatalf("%d endpoints, want %d", got, n)
 		}
-		// What is stored is always the whole table.
+		// What is stored makes the whole table.
 		o, err := NewStore(dir).load()
 		if err != nil || o.version != version || o.base != "" || o.revision != uint64(n) {
 			t.Fatalf("stored: %+v, %v", o, err)
@@ -85,6 +88,109 @@ func TestDeltas(t *testing.T) {
 	p.sendChunks(t, deltaChunks(t, deltaTo(rt, 5), before, version, 6, 1<<20)...)
 	p.wantApplied(t, version, 6)
 	dp.serves(t, version, 6, activate.Stream)
+}
+
+// manyEndpoints returns a table with endpoints that have two backends each.
+func manyEndpoints(port uint16, size int) *routetablev1.RouteTable {
+	rt, _ := activatetest.Table(port, backend1)
+	e := rt.GetEndpoints()[0]
+	rt.Endpoints = nil
+	for i := range size {
+		e := proto.CloneOf(e)
+		e.Name = fmt.Sprintf("/service/%06d/index", i)
+		e.Path = &routetablev1.Endpoint_Exact{Exact: e.GetName()}
+		e.Pool = nil
+		for j := range 2 {
+			e.Pool = append(e.Pool, &routetablev1.Backend{Url: fmt.Sprintf("http://10.%d.%d.%d:8080/index", j, i/256, i%256), Weight: 1})
+		}
+		rt.Endpoints = append(rt.Endpoints, e)
+	}
+	return rt
+}
+
+// change gives an endpoint another backend and returns what makes the table of the one
+// before, and the new version.
+func change(rt *routetablev1.RouteTable, endpoint, n int) (*routetablev1.RouteTableDelta, string) {
+	changed := rt.GetEndpoints()[endpoint]
+	changed.Pool[0].Url = fmt.Sprintf("http://127.0.0.1:%d", 5000+n)
+	d := deltaTo(&routetablev1.RouteTable{Port: rt.GetPort(), Limits: rt.GetLimits()}, 0)
+	d.Changed, d.DecodedSize = []*routetablev1.Endpoint{changed}, uint64(proto.Size(rt))
+	return d, routetable.Version(rt)
+}
+
+// Of a small change of a large table only the change is written to disk, and each start
+// is with what was applied last. A crash that leaves half a change leaves the table before.
+func TestDeltasAreStoredAsDeltas(t *testing.T) {
+	cp := startControlPlane(t, "127.0.0.1:0", nil)
+	dir := t.TempDir()
+	dp := startDataPlane(t, dir, nil, cp.address)
+	p := cp.accept(t)
+	path := NewStore(dir).Path()
+	size := func() int64 {
+		t.Helper()
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	restart := func(version string, revision uint64) {
+		t.Helper()
+		dp.stop()
+		dp = startDataPlane(t, dir, nil, cp.address)
+		dp.serves(t, version, revision, activate.Disk)
+		for p = cp.accept(t); p.hello.GetState().GetSource() != routetablev1.Source_SOURCE_DISK; {
+			p = cp.accept(t)
+		}
+	}
+
+	rt := manyEndpoints(activatetest.Port(t), 1000)
+	version := routetable.Version(rt)
+	revision := uint64(1)
+	p.sendChunks(t, chunksOf(t, rt, version, revision, 1<<20)...)
+	p.wantApplied(t, version, revision)
+	whole := size()
+	var before string
+	var d *routetablev1.RouteTableDelta
+	folded := false
+	for n := range maxChanges + 5 {
+		if n%7 == 3 {
+			restart(version, revision)
+			revision++
+			p.sendCurrent(t, version, revision)
+			eventually(t, "the revision is stored", func() error {
+				o, err := NewStore(dir).load()
+				if err == nil && o.revision != revision {
+					err = errors.New("it is not yet")
+				}
+				return err
+			})
+		}
+		before = version
+		beforeSize := size()
+		revision++
+		d, version = change(rt, n, n)
+		p.sendChunks(t, deltaChunks(t, d, before, version, revision, 1<<20)...)
+		p.wantApplied(t, version, revision)
+		switch grown := size() - beforeSize; {
+		case grown > 500:
+			t.Fatalf("the file of %d bytes grows by %d", whole, grown)
+		case grown < 0:
+			folded = true
+		}
+	}
+	if !folded {
+		t.Errorf("after %d changes the table has not been stored as a whole again", maxChanges+5)
+	}
+
+	dp.stop()
+	if err := os.Truncate(path, size()-1); err != nil {
+		t.Fatal(err)
+	}
+	restart(before, revision-1)
+	p.sendChunks(t, deltaChunks(t, d, before, version, revision, 1<<20)...)
+	p.wantApplied(t, version, revision)
+	restart(version, revision)
 }
 
 // A delta may come for what is in force already: the stream before had brought it, and it

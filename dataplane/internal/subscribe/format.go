@@ -18,28 +18,44 @@ import (
 //	payload       8 + n    length, bytes: the gzip data as the control plane sent it
 //	checksum      32       SHA-256 of everything before it
 //
+// Behind it are the changes since, in their order, each with the same fields from the
+// revision on. Its payload is a delta to what is before it; of one without a payload only
+// the revision is new. Its checksum is that of the checksum before it and its own fields,
+// so that it counts nowhere else. Releases that know no changes refuse a file that has some.
+//
 // The checksum finds damage, not manipulation: whoever may write the file may
 // also configure the data plane. The version is recomputed from the payload all
 // the same, as for a table that comes from the control plane.
 const (
 	formatMagic  = "rvpxtabl"
 	formatNumber = 1
-	maxFileSize  = maxEncodedSize + 1024
+	maxFileSize  = maxEncodedSize + maxEncodedSize/changesPart + (1+maxChanges)*1024
+
+	// Changes go behind a table until there are so many, or until they would take more
+	// than such a part of what the table takes. Each spares 60 ms of packing 100,000
+	// endpoints, and makes a start with them 10 ms longer (BenchmarkRestore).
+	maxChanges  = 20
+	changesPart = 4
 )
 
 // Reasons why a file is not used, for the log.
 var (
 	errForeign   = errors.New("not a stored route table")
 	errTruncated = errors.New("the file is cut short")
-	errTrailing  = errors.New("the file has bytes after its end")
 	errChecksum  = errors.New("the checksum does not match: the file is damaged")
 )
 
-// appendFile appends the stored form of o to p.
+// appendFile appends the stored form of o, a whole table, to p.
 func appendFile(p []byte, o *offer) []byte {
 	start := len(p)
 	p = append(p, formatMagic...)
 	p = binary.BigEndian.AppendUint32(p, formatNumber)
+	return appendFields(p, start, o)
+}
+
+// appendFields appends the fields of o from the revision on to p. The checksum is that of
+// p from start on.
+func appendFields(p []byte, start int, o *offer) []byte {
 	p = binary.BigEndian.AppendUint64(p, o.revision)
 	p = append(p, byte(len(o.version)))
 	p = append(p, o.version...)
@@ -50,8 +66,10 @@ func appendFile(p []byte, o *offer) []byte {
 	return append(p, sum[:]...)
 }
 
-// parseFile reads the stored form. The result refers to p.
-func parseFile(p []byte) (*offer, error) {
+// parseFile reads the stored form: the whole table, and the changes behind it. They refer
+// to p. With an error, what it returns is the part of the file that is in order, if the
+// table is: a crash may have cut the last change short.
+func parseFile(p []byte) (parts []*offer, err error) {
 	if n := min(len(p), len(formatMagic)); n == 0 || !bytes.Equal(p[:n], []byte(formatMagic)[:n]) {
 		return nil, errForeign
 	}
@@ -59,22 +77,35 @@ func parseFile(p []byte) (*offer, error) {
 	if f := binary.BigEndian.Uint32(pad(r.take(4), 4)); !r.short && f != formatNumber {
 		return nil, fmt.Errorf("stored in format %d, this release reads format %d", f, formatNumber)
 	}
-	o := &offer{revision: r.uint64()}
+	for start, at := 0, len(p)-len(r.rest); at < len(p) || len(parts) == 0; start = at - sha256.Size {
+		var o *offer
+		if o, at, err = parseFields(p, start, at); err != nil {
+			return parts, err
+		}
+		parts = append(parts, o)
+	}
+	return parts, nil
+}
+
+// parseFields reads fields from the revision on, which begin at an offset of p, and
+// returns where they end. The checksum is that of p from start on.
+func parseFields(p []byte, start, at int) (o *offer, end int, err error) {
+	r := reader{rest: p[at:]}
+	o = &offer{revision: r.uint64()}
 	o.version = string(r.take(uint64(pad(r.take(1), 1)[0])))
 	o.decodedSize = r.uint64()
 	o.data = r.take(r.uint64())
+	covered := p[start : len(p)-len(r.rest)]
 	sum := r.take(sha256.Size)
 	switch {
 	case r.short:
-		return nil, errTruncated
-	case len(r.rest) > 0:
-		return nil, errTrailing
-	case sha256.Sum256(p[:len(p)-sha256.Size]) != [sha256.Size]byte(sum):
-		return nil, errChecksum
+		return nil, 0, errTruncated
+	case sha256.Sum256(covered) != [sha256.Size]byte(sum):
+		return nil, 0, errChecksum
 	case len(o.version) > maxVersionSize:
-		return nil, errForeign
+		return nil, 0, errForeign
 	}
-	return o, nil
+	return o, len(p) - len(r.rest), nil
 }
 
 // reader takes bytes from the front; once they run out it stays short.

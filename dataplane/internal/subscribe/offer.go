@@ -38,15 +38,53 @@ type offer struct {
 	decodedSize uint64
 	data        []byte // gzip of the marshalled RouteTable, or RouteTableDelta
 	base        string // the version that the delta starts from; empty: it is no delta
+	// changes are stored deltas that have yet to be merged, in this order; version and
+	// revision are those of the last.
+	changes []*offer
+}
+
+// same returns an offer of the table of which it has the version already: there is no
+// other news than the revision.
+func same(version string, revision uint64) *offer {
+	return &offer{version: version, revision: revision, base: version}
 }
 
 // maxRatio is how much more than its own size deflate can make of anything: a
 // match of 258 bytes takes two bits.
 const maxRatio = 1032
 
-// unpack returns the marshalled route table. It never produces more than the
-// announced size, however much a manipulated stream would unpack to.
+// unpack returns the marshalled route table.
 func (o *offer) unpack() ([]byte, error) {
+	table, err := o.unpackData()
+	for _, change := range o.changes {
+		if err == nil && len(change.data) > 0 {
+			table, err = change.merge(table)
+		}
+	}
+	return table, err
+}
+
+// merge returns the marshalled route table that a delta makes of another.
+func (o *offer) merge(base []byte) ([]byte, error) {
+	delta, err := o.unpackData()
+	if err != nil {
+		return nil, err
+	}
+	table, err := routetable.Merge(base, delta)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(table) > maxDecodedSize:
+		return nil, tooLarge(uint64(len(table)))
+	case tooManyParts(table):
+		return nil, errParts
+	}
+	return table, nil
+}
+
+// unpackData returns the marshalled RouteTable or RouteTableDelta. It never produces more
+// than the announced size, however much a manipulated stream would unpack to.
+func (o *offer) unpackData() ([]byte, error) {
 	if o.decodedSize > maxDecodedSize {
 		return nil, tooLarge(o.decodedSize)
 	}

@@ -57,8 +57,7 @@ func (s *Subscriber) prepare(t task) {
 	}
 }
 
-// makeReady unpacks the table and has it prepared. After a delta, the offer of the task
-// is that of the whole table.
+// makeReady unpacks the table and has it prepared.
 func (s *Subscriber) makeReady(t *task) error {
 	if err := s.refusedBefore(t); err != nil {
 		return err

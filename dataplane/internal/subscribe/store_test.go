@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 var offers = cmp.AllowUnexported(offer{})
@@ -29,13 +31,7 @@ func TestStoreKeepsATable(t *testing.T) {
 		if err := s.save(want); err != nil {
 			t.Fatal(err)
 		}
-		got, err := s.load()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(want, got, offers); diff != "" {
-			t.Errorf("stored table (-want +got):\n%s", diff)
-		}
+		wantStored(t, s.Path(), want)
 	}
 	entries, err := os.ReadDir(filepath.Dir(s.Path()))
 	if err != nil {
@@ -95,28 +91,180 @@ func TestStoreFailsCleanly(t *testing.T) {
 	}
 }
 
-func TestSetRevision(t *testing.T) {
-	s := NewStore(t.TempDir())
-	if err := s.save(payload()); err != nil {
+// large is a table behind which there is room for changes.
+func large() *offer {
+	o := payload()
+	o.data = bytes.Repeat([]byte("payload"), 1000)
+	return o
+}
+
+// follower returns a change of what o is, the n-th after the table.
+func follower(o *offer, n int) *offer {
+	return &offer{
+		version: fmt.Sprintf("v%d", n), revision: o.revision + 1, decodedSize: uint64(n), data: fmt.Appendf(nil, "delta %d", n), base: o.version,
+	}
+}
+
+// wantStored fails the test unless a file has these parts, and nothing else.
+func wantStored(t *testing.T, path string, want ...*offer) {
+	t.Helper()
+	got, err := NewStore(filepath.Dir(path)).load()
+	if err != nil {
 		t.Fatal(err)
 	}
-	for _, tt := range []struct {
-		name     string
-		version  string
-		revision uint64
-		want     uint64
-	}{
-		{"other version", "v2", 50, 42},
-		{"same version", payload().version, 50, 50},
-		{"same again", payload().version, 50, 50},
-	} {
-		if err := s.setRevision(tt.version, tt.revision); err != nil {
-			t.Fatalf("%s: %v", tt.name, err)
+	last := want[len(want)-1]
+	whole := *want[0]
+	whole.version, whole.revision = last.version, last.revision
+	for _, o := range want[1:] {
+		change := *o
+		change.base = "" // follows from the place in the file
+		whole.changes = append(whole.changes, &change)
+	}
+	if diff := cmp.Diff(&whole, got, offers, cmpopts.EquateEmpty()); diff != "" {
+		t.Fatalf("stored table (-want +got):\n%s", diff)
+	}
+}
+
+func TestStoreKeepsChanges(t *testing.T) {
+	s := NewStore(t.TempDir())
+	if err := s.change(follower(large(), 1)); err == nil {
+		t.Error("a change to nothing: no error")
+	}
+	stored := []*offer{large()}
+	if err := s.save(stored[0]); err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; n <= maxChanges; n++ {
+		if n%3 == 0 {
+			s = NewStore(filepath.Dir(s.Path())) // another run goes on where it was
+			if _, err := s.load(); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if o, err := s.load(); err != nil || o.revision != tt.want {
-			t.Errorf("%s: revision %d, %v; want %d", tt.name, o.revision, err, tt.want)
+		last := stored[n-1]
+		if err := s.change(same(last.version, last.revision)); err != nil {
+			t.Fatalf("nothing new behind %d changes: %v", n-1, err)
+		}
+		if err := s.change(follower(&offer{version: "another"}, n)); err == nil {
+			t.Fatal("a change to another version: no error")
+		}
+		next := follower(last, n)
+		if n%4 == 0 {
+			next = same(last.version, last.revision+1)
+		}
+		if err := s.change(next); err != nil {
+			t.Fatalf("change %d: %v", n, err)
+		}
+		stored = append(stored, next)
+		wantStored(t, s.Path(), stored...)
+	}
+	if err := s.change(follower(stored[maxChanges], 100)); err == nil {
+		t.Error("one change more than there is room for: no error")
+	}
+	if err := s.save(large()); err != nil {
+		t.Fatal(err)
+	}
+	most := follower(large(), 1)
+	most.data = make([]byte, len(large().data)/changesPart)
+	if err := s.change(most); err != nil {
+		t.Error(err)
+	}
+	if err := s.change(follower(most, 2)); err == nil {
+		t.Error("more changes than a part of the table: no error")
+	}
+	wantStored(t, s.Path(), large(), most)
+}
+
+// What somebody else has done to the file is not built on.
+func TestStoreChangesOnlyWhatItKnows(t *testing.T) {
+	for name, meddle := range map[string]func(path string) error{
+		"away":      os.Remove,
+		"shortened": func(path string) error { return os.Truncate(path, 100) },
+		"a link": func(path string) error {
+			return errors.Join(os.Rename(path, path+".real"), os.Symlink(path+".real", path))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := NewStore(t.TempDir())
+			if err := s.save(large()); err != nil {
+				t.Fatal(err)
+			}
+			if err := meddle(s.Path()); err != nil {
+				t.Fatal(err)
+			}
+			next := follower(large(), 1)
+			for range 2 {
+				if err := s.change(next); err == nil {
+					t.Error("no error")
+				}
+			}
+			whole := *large()
+			whole.version = next.version
+			if err := s.save(&whole); err != nil {
+				t.Fatal(err)
+			}
+			last := follower(&whole, 2)
+			if err := s.change(last); err != nil {
+				t.Fatal(err)
+			}
+			wantStored(t, s.Path(), &whole, last)
+		})
+	}
+}
+
+// Wherever a crash cuts a change, and whatever it leaves there: the state before it is
+// what is stored, and the next one is stored as a whole.
+func TestAChangeThatIsCutShort(t *testing.T) {
+	s := NewStore(t.TempDir())
+	first, second := follower(large(), 1), follower(follower(large(), 1), 2)
+	var ends []int64
+	for _, write := range []func() error{
+		func() error { return s.save(large()) },
+		func() error { return s.change(first) },
+		func() error { return s.change(second) },
+	} {
+		if err := write(); err != nil {
+			t.Fatal(err)
+		}
+		ends = append(ends, s.file.size)
+	}
+	file, err := os.ReadFile(s.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(file []byte, want *offer, changes int) {
+		t.Helper()
+		if err := os.WriteFile(s.Path(), file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		o, err := s.load()
+		if err == nil || !strings.Contains(err.Error(), s.Path()) {
+			t.Fatalf("error %v, want one that names the file", err)
+		}
+		if o == nil || o.version != want.version || o.revision != want.revision || len(o.changes) != changes {
+			t.Fatalf("stored is %+v, want version %s", o, want.version)
+		}
+		if err := s.change(follower(want, 3)); err == nil {
+			t.Fatal("another change is put behind it")
 		}
 	}
+	for cut := ends[0] + 1; cut < ends[2]; cut++ {
+		want, changes, from := large(), 0, ends[0]
+		if cut >= ends[1] {
+			want, changes, from = first, 1, ends[1]
+		}
+		if cut != ends[1] {
+			check(file[:cut], want, changes)
+		}
+		damaged := bytes.Clone(file)
+		damaged[cut] ^= 0x40
+		check(damaged, want, changes)
+		clear(damaged[max(cut, from):])
+		check(damaged, want, changes)
+	}
+	// A change counts only where it was put.
+	check(append(bytes.Clone(file[:ends[0]]), file[ends[1]:]...), large(), 0)
+	check(append(bytes.Clone(file), file[ends[1]:]...), second, 2)
 }
 
 func TestDamagedFiles(t *testing.T) {
@@ -144,7 +292,6 @@ func TestDamagedFiles(t *testing.T) {
 		{"cut in the version", good[:30], errTruncated},
 		{"cut in the payload", good[:len(good)-sha256.Size-3], errTruncated},
 		{"cut in the checksum", good[:len(good)-1], errTruncated},
-		{"bytes after the end", append(bytes.Clone(good), 0), errTrailing},
 		{"damaged revision", flip(19), errChecksum},
 		{"damaged version", flip(25), errChecksum},
 		{"damaged payload", flip(len(good) - sha256.Size - 1), errChecksum},
@@ -187,30 +334,43 @@ func TestDamagedFiles(t *testing.T) {
 // what would be written for it.
 func FuzzStore(f *testing.F) {
 	good := appendFile(nil, payload())
+	changed := appendFields(good, len(good)-sha256.Size, follower(payload(), 1))
 	f.Add(good)
 	f.Add(good[:20])
 	f.Add(append(bytes.Clone(good), 1))
+	f.Add(changed)
+	f.Add(changed[:len(changed)-1])
+	f.Add(appendFields(changed, len(changed)-sha256.Size, same("v1", 50)))
 	f.Add(appendFile(nil, &offer{}))
 	f.Add([]byte(formatMagic))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, p []byte) {
-		o, err := parseFile(p)
-		if err != nil {
+		parts, err := parseFile(p)
+		if len(parts) == 0 {
 			// The same with a right checksum, to get past it.
 			if len(p) <= sha256.Size {
 				return
 			}
 			sum := sha256.Sum256(p[:len(p)-sha256.Size])
 			p = append(bytes.Clone(p[:len(p)-sha256.Size]), sum[:]...)
-			if o, err = parseFile(p); err != nil {
+			if parts, err = parseFile(p); len(parts) == 0 {
 				return
 			}
 		}
-		if again := appendFile(nil, o); !bytes.Equal(again, p) {
-			t.Errorf("accepted %x, which is written as %x", p, again)
+		again := appendFile(nil, parts[0])
+		for _, o := range parts[1:] {
+			again = appendFields(again, len(again)-sha256.Size, o)
 		}
-		if o.decodedSize <= 1<<20 {
-			_, _ = o.unpack()
+		if !bytes.HasPrefix(p, again) || err == nil && len(again) < len(p) {
+			t.Errorf("accepted %x with error %v, which is written as %x", p, err, again)
 		}
+		whole := *parts[0]
+		whole.changes = parts[1:]
+		for _, o := range parts {
+			if o.decodedSize > 1<<20 {
+				return
+			}
+		}
+		_, _ = whole.unpack()
 	})
 }
