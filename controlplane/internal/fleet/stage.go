@@ -16,6 +16,16 @@ import (
 // The table has a higher revision than the base: no data plane that runs the base
 // seems to come from a control plane that knows more than this one then.
 func (f *Fleet) Stage(t, base *Table, chosen map[string]bool) *Goal {
+	return f.stage(t, base, chosen, false)
+}
+
+// StageAll is the last step: every data plane is to run the table, whenever it connects,
+// and none is sent the base before.
+func (f *Fleet) StageAll(t, base *Table) *Goal {
+	return f.stage(t, base, nil, true)
+}
+
+func (f *Fleet) stage(t, base *Table, chosen map[string]bool, all bool) *Goal {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	least := base.Revision + 1
@@ -26,6 +36,10 @@ func (f *Fleet) Stage(t, base *Table, chosen map[string]bool) *Goal {
 		t = t.WithRevision(least)
 	}
 	g := &Goal{Table: t, Base: base, Chosen: f.keeping(chosen, t), since: f.opts.Now()}
+	if all {
+		f.versions = f.versions.with(base.index) // some may run it
+		g.Base, g.Chosen = nil, nil
+	}
 	f.aim(g)
 	return g
 }

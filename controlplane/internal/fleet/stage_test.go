@@ -100,6 +100,22 @@ func TestAStageIsForTheChosen(t *testing.T) {
 	}
 }
 
+func TestTheLastStageIsForEverybody(t *testing.T) {
+	s := start(t, fleet.Options{}, fleet.ServerOptions{})
+	base := s.publish(t, table(1))
+	a := s.joinAt(t, "a", base)
+	a.wantCurrent(t, base)
+	g := s.fleet.StageAll(made(t, 3, 3), made(t, 2, 3))
+	if g.Table.Revision != 4 || g.Base != nil {
+		t.Errorf("revision %d, want 4, above that of the base, for everybody", g.Table.Revision)
+	}
+	a.wantTable(t, g.Table) // and the base was not between
+	a.wantNothing(t, g.Table)
+	b := s.join(t, "b", "1", "")
+	b.wantTable(t, g.Table)
+	b.wantNothing(t, g.Table)
+}
+
 func TestAStageIsTakenBackByANewRevisionOfItsBase(t *testing.T) {
 	s := start(t, fleet.Options{}, fleet.ServerOptions{})
 	base := s.publish(t, table(1))

@@ -278,16 +278,21 @@ func (l *Loader) begin(s *stage, t *fleet.Table) {
 	l.supersede(fmt.Sprintf("superseded by revision %d", t.Revision), s.rollout)
 	l.rollout = s.rollout
 	l.setBase(s.base)
-	l.fleet.Stage(t, s.base.table, s.rollout.Chosen)
-	if s.rollout.Everybody() {
-		l.fleet.Choose(nil, true)
-	}
+	l.aim(t, s.base.table)
 	l.numbered()
 	l.opts.Log.Info("roll-out begins or goes on", "revision", t.Revision, "base", s.base.table.Revision, "step", s.rollout.Step+1)
 	if l.opts.RolloutFile == "" {
 		l.opts.Log.Warn("without --state-dir, every data plane gets the change when the control plane is started again", "revision", t.Revision)
 	}
 	l.showRollout()
+}
+
+// aim has the fleet run the two tables of the roll-out as that says.
+func (l *Loader) aim(t, base *fleet.Table) *fleet.Goal {
+	if l.rollout.Everybody() {
+		return l.fleet.StageAll(t, base)
+	}
+	return l.fleet.Stage(t, base, l.rollout.Chosen)
 }
 
 // setBase sets what the roll-out can return to, nil when none is going on. It stays in
@@ -491,10 +496,7 @@ func (l *Loader) drainStaged(c change) (*fleet.Table, bool, error) {
 	r := l.rollout
 	r.Renumber(t.Revision, before.Revision, t.Version, before.Version)
 	l.logKept(l.keepRollout(r))
-	goal := l.fleet.Stage(t, before, r.Chosen)
-	if r.Everybody() {
-		l.fleet.Choose(nil, true)
-	}
+	goal := l.aim(t, before)
 	l.took(c)
 	l.showRollout()
 	return goal.Table, true, nil

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -559,6 +560,47 @@ func TestOneOfTwoWithAnIDRejects(t *testing.T) {
 	})
 	if got, want := c.loader.Rollout().GetReason(), "1 data plane rejected it: twin: not here"; got != want {
 		t.Errorf("taken back because of %q, want %q", got, want)
+	}
+}
+
+// Who comes in the last step gets the table of the change and never that of the base, also
+// while both change because a backend is drained.
+func TestNobodyIsSentTheBaseInTheLastStep(t *testing.T) {
+	c := newControlPlane(t, text("5001", "5002"))
+	server := c.listen(t)
+	runs := func(id string) {
+		t.Helper()
+		eventually(t, id+" runs what is there", func() bool {
+			version := c.fleet.Desired().Version
+			return slices.ContainsFunc(c.fleet.DataPlanes(), func(d *fleetv1.DataPlane) bool {
+				return d.GetId() == id && d.GetVersion() == version
+			})
+		})
+	}
+	for _, id := range []string{"one", "two"} {
+		fleettest.Start(t, server, id, nil, fleettest.Apply)
+		runs(id)
+	}
+	c.apply(t, text("5001", "5003"), "1", "100%")
+	_, err := c.loader.Steer(t.Context(), &fleetv1.SteerRolloutRequest{Action: fleetv1.RolloutAction_ROLLOUT_ACTION_PROMOTE})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.follow(t, "it is the last step", func() bool {
+		return c.fleet.Goal().Base == nil && c.loader.Rollout().GetPhase() == fleetv1.RolloutPhase_ROLLOUT_PHASE_BAKING
+	})
+	late := fleettest.Start(t, server, "late", nil, fleettest.Apply) // the roll-out has not seen it yet
+	runs("late")
+	for i := range 50 {
+		if _, err := c.loader.Drain(t.Context(), "http://localhost:5001", i%2 == 1, false, ""); err != nil {
+			t.Fatal(err)
+		}
+		runs("late")
+	}
+	for i, rt := range late.Tables() {
+		if strings.Contains(rt.String(), "5002") {
+			t.Fatalf("table %d of %d is that of the base", i+1, len(late.Tables()))
+		}
 	}
 }
 
