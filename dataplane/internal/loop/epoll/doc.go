@@ -27,18 +27,21 @@
 // scheduler need not know of them. Only the wait does. A wait that it knows of costs
 // more than the thread sees: Go's monitor thread takes the processor away and looks
 // again every 20 µs for some time, which at a few thousand requests per second is half as
-// much CPU time again, and takes turns with the loop on the same CPU. So the wait is raw as
-// well while there is something to do every shortGap, and an ordinary system call, which
-// costs nothing until something happens, when there is not. Neither has a timeout, for
-// which the kernel would arm a timer for each wait: deadlines are kept by one goroutine
-// for all loops, which wakes those that have any. Only with so much to do that there is
-// hardly ever a wait it has one, of rawWait, and the loop does not get ready to sleep.
+// much CPU time again, and takes turns with the loop on the same CPU. So the wait is raw
+// as well while there is something to do every shortGap, on the average. When there is
+// not it is an ordinary system call, which costs nothing until something happens: a raw
+// one keeps the monitor awake. Neither has a timeout, for which the kernel would arm a
+// timer for each wait: one goroutine keeps the time for all loops, and wakes them when it
+// is time for a deadline. Only with so much to do that there is hardly ever a wait it
+// has one, of rawWait, and the loop does not get ready to sleep.
 //
 // A raw wait is interrupted by the signal with which the scheduler stops the
-// world, and with which the monitor takes the processor away from who has had it for 10
-// ms. The loop then has to let the scheduler in (runtime.Gosched); going
+// world, and with which the monitor takes the processor away from who has had it for
+// 10 ms. The loop then has to let the scheduler in (runtime.Gosched); going
 // straight back to the raw wait would stop the world for ever. Whoever sends the signal
-// sends it again until it has been heeded, so one that comes just before the wait is not lost.
+// sends it again until it has been heeded, so one that comes just before the wait is
+// not lost. (So GODEBUG=asyncpreemptoff=1, which switches the signals off, is not for
+// data planes.)
 //
 // GOMAXPROCS should be SpareProcessors more than there are loops, so that a
 // collection, the control-plane stream and /metrics find a processor while all

@@ -25,9 +25,12 @@ const (
 	// get ready to sleep; rawWait is how long a wait may take then, in milliseconds.
 	manyEvents = 3
 	rawWait    = 2
-	// shortGap between the beginnings of two turns, in nanoseconds, shows that the next
-	// wait is likely to be short, too.
-	shortGap = int64(2 * time.Millisecond)
+	// shortGap from one turn to the next, on the average, in nanoseconds, shows that the
+	// next wait is likely to be short, too. A gap counts as longGap at most, and one
+	// in gapWeight.
+	shortGap  = int64(5 * time.Millisecond)
+	longGap   = int64(50 * time.Millisecond)
+	gapWeight = 8
 	// clockEvents is after how many events the clock is read again.
 	clockEvents = 64
 	// rounds is how often a connection whose buffer is full is read in one turn.
@@ -44,7 +47,7 @@ type eventLoop struct {
 	epfd   int
 	wheel  wheel.Wheel[conn]
 	now    int64
-	gap    int64 // from the turn before to this one
+	gap    int64 // from one turn to the next, moving average
 
 	// conns and sockets are found by file descriptor.
 	conns      []*conn
@@ -73,7 +76,7 @@ type eventLoop struct {
 	// For other goroutines as well.
 	inbox
 	panics atomic.Uint64
-	timed  atomic.Bool  // has deadlines while it sleeps
+	alarm  atomic.Int64 // when it is to be woken while it sleeps; 0: never
 	load   atomic.Int64 // clients, and those on their way here
 }
 
@@ -141,7 +144,7 @@ func (l *eventLoop) turn() {
 func (l *eventLoop) work() {
 	last := l.now
 	l.clock()
-	l.gap = l.now - last
+	l.gap += (min(l.now-last, longGap) - l.gap) / gapWeight
 	for n := 1; len(l.ready) > 0; n++ {
 		ev := &l.ready[0]
 		l.ready = l.ready[1:]
@@ -191,13 +194,13 @@ func (l *eventLoop) wait() {
 		l.await(waitRaw(l.epfd, l.events, rawWait))
 	default:
 		l.watchFresh(l.now)
-		l.timed.Store(!l.wheel.Empty())
+		l.loops.setAlarm(l, l.wheel.Next())
 		if l.gap < shortGap {
 			l.await(waitRaw(l.epfd, l.events, forever))
 		} else {
 			l.await(waitLong(l.epfd, l.events))
 		}
-		l.timed.Store(false)
+		l.alarm.Store(0)
 	}
 	l.asleep.Store(false)
 }

@@ -5,13 +5,14 @@ package epoll
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"reverseproxy/dataplane/internal/loop/driver"
-	"reverseproxy/dataplane/internal/loop/wheel"
 	"reverseproxy/dataplane/internal/proxy"
 )
 
@@ -24,6 +25,11 @@ type loops struct {
 	all     []*eventLoop
 	started time.Time
 
+	// planned is when keepTime looks for alarms next; sooner tells it of one before
+	// that.
+	planned atomic.Int64
+	sooner  chan struct{}
+
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	// goroutines is all that has been started, loops and helpers.
@@ -32,7 +38,7 @@ type loops struct {
 
 // New starts event loops.
 func New(c driver.Config) (driver.Loops, error) {
-	s := &loops{Config: c, started: time.Now()}
+	s := &loops{Config: c, started: time.Now(), sooner: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for i := range c.Threads {
 		l, err := newEventLoop(s)
@@ -59,18 +65,47 @@ func (s *loops) now() int64 { return int64(time.Since(s.started)) + 1 }
 // at is a moment in the time of now.
 func (s *loops) at(t time.Time) int64 { return int64(t.Sub(s.started)) + 1 }
 
-// keepTime wakes loops that sleep while they have deadlines.
-func (s *loops) keepTime() {
-	clock := time.NewTicker(wheel.Tick)
-	defer clock.Stop()
-	for {
+// setAlarm has a loop that goes to sleep woken at a time; 0 is never.
+func (s *loops) setAlarm(l *eventLoop, at int64) {
+	l.alarm.Store(at)
+	if at != 0 && at < s.planned.Load() {
 		select {
-		case <-clock.C:
-			for _, l := range s.all {
-				if l.timed.Load() {
-					l.wake()
-				}
+		case s.sooner <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// keepTime wakes loops that sleep when it is time for their alarms. A clock that ticked
+// while there are deadlines, and of idle connections there always are, would cost an idle data
+// plane 3 % of a CPU.
+func (s *loops) keepTime() {
+	const never = math.MaxInt64
+	alarm := time.NewTimer(0)
+	defer alarm.Stop()
+	for {
+		// A loop that sets its alarm from here on says so, or is seen below.
+		s.planned.Store(never)
+		next := int64(never)
+		for _, l := range s.all {
+			at := l.alarm.Load()
+			switch {
+			case at == 0:
+			case at <= s.now():
+				l.wake()
+			default:
+				next = min(next, at)
 			}
+		}
+		s.planned.Store(next)
+		if next != never {
+			alarm.Reset(time.Duration(next - s.now()))
+		} else {
+			alarm.Stop()
+		}
+		select {
+		case <-alarm.C:
+		case <-s.sooner:
 		case <-s.ctx.Done():
 			return
 		}

@@ -26,6 +26,8 @@ type Wheel[T any] struct {
 	ring [slots]Timer[T] // sentinels
 	at   int64           // last tick that has been worked through
 	n    int             // timers queued
+	// soonest is a tick before which no timer is queued.
+	soonest int64
 }
 
 // Init makes w ready for use.
@@ -39,8 +41,24 @@ func (w *Wheel[T]) Init(now int64) {
 // Empty reports whether no timer is queued.
 func (w *Wheel[T]) Empty() bool { return w.n == 0 }
 
+// Next returns the time at which Expired is to be called next, 0 when no timer is queued.
+// There may be nothing for it to do then.
+func (w *Wheel[T]) Next() int64 {
+	if w.n == 0 {
+		return 0
+	}
+	w.soonest = max(w.soonest, w.at+1)
+	for s := &w.ring[w.soonest%slots]; s.next == s; s = &w.ring[w.soonest%slots] {
+		w.soonest++
+	}
+	return w.soonest * int64(Tick)
+}
+
 // start sets the wheel, which must be empty, to now.
-func (w *Wheel[T]) start(now int64) { w.at = now / int64(Tick) }
+func (w *Wheel[T]) start(now int64) {
+	w.at = now / int64(Tick)
+	w.soonest = w.at + slots
+}
 
 // Set moves the deadline of t; 0 is none. now is only looked at when w is Empty.
 func (w *Wheel[T]) Set(t *Timer[T], deadline, now int64) {
@@ -81,6 +99,7 @@ func (w *Wheel[T]) link(t *Timer[T], due int64) {
 	t.due = due
 	t.prev, t.next = s.prev, s
 	t.prev.next, s.prev = t, t
+	w.soonest = min(w.soonest, due)
 	w.n++
 }
 
