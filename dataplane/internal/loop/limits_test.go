@@ -59,6 +59,7 @@ func testRequestsWaitOverAllLoops(t *testing.T, driver string) {
 					c = dial(t, r.addr)
 					continue
 				}
+				_ = c.SetDeadline(time.Now().Add(patience)) // for each request, and not for all of them
 				if m := c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response(); !strings.Contains(m.line, "200") {
 					t.Errorf("got %q", m.line)
 				}
