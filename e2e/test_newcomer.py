@@ -84,9 +84,12 @@ class Newcomer(Scenario):
         for port in (8000, demo.PORT_OF_SECOND):
             eventually(lambda: get(port, "/hello").status == 200, "the edit is applied on port %d" % port)
 
-        status = self.shell(commands[1])
-        for name in demo.DATA_PLANES:
-            self.assertTrue(any(name in line and "applied" in line for line in status.splitlines()), status)
+        def all_applied():
+            # It is reported when it is also stored, a moment after it is served.
+            lines = self.shell(commands[1]).splitlines()
+            return all(any(name in line and "applied" in line for line in lines) for name in demo.DATA_PLANES)
+
+        eventually(all_applied, "the status says that both have applied it")
 
         # Ctrl-C in a terminal signals the whole process group.
         os.killpg(run.pid, signal.SIGINT)
