@@ -34,11 +34,11 @@ type ServerOptions struct {
 	// SendDeadline is how long one message may wait for its receiver to read;
 	// then the stream is ended, and the data plane comes back when it can.
 	SendDeadline time.Duration
-	// Slots is how many streams are being sent a table at the same time.
+	// Slots is how many senders may be at work, each on a stream of its own.
 	Slots int
-	// SlotHold is how long a stream may keep its slot. One that takes longer
-	// goes on without a slot, so that receivers that have stopped reading delay
-	// nobody.
+	// SlotHold is how long a sender may be occupied with a stream. One that takes longer
+	// goes on, and gives its slot to another, so that receivers that have stopped reading
+	// delay nobody.
 	SlotHold time.Duration
 	// Turn is how long a stream lasts, give or take a tenth. Then, with its next message,
 	// its data plane is asked to choose a control plane anew, so that a fleet spreads over

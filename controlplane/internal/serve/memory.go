@@ -10,9 +10,9 @@ import (
 
 // How much garbage may wait, in percent of what lives, to which the collector counts
 // stacks. A data plane has 19 KB of them, in four goroutines that wait, and 10 KB of heap:
-// with the usual 100 % a fleet of 10,000 would take 300 MB for garbage. So the stacks count
-// only as far as they do not outweigh the heap much; a large route table, of which a change
-// makes much garbage, leaves nearly all of the 100.
+// with the usual 100 % as much garbage as both together would wait in a large fleet. So the
+// stacks count only as far as they do not outweigh the heap much; a large route table, of
+// which a change makes much garbage, leaves nearly all of the 100.
 const (
 	mostGarbage  = 100
 	leastGarbage = 20
