@@ -22,6 +22,8 @@ type conn struct {
 
 	pipe *pipe // through which bytes go from here or come here unseen
 
+	events uint32 // for which it is in eventLoop.waiting
+
 	// broken is why it cannot be written to, or could not be dialled.
 	broken syscall.Errno
 
@@ -75,7 +77,7 @@ func (l *eventLoop) recycle() {
 	waiting := l.closed[:0]
 	for _, c := range l.closed {
 		switch {
-		case c.listed:
+		case c.listed || c.events != 0:
 			waiting = append(waiting, c)
 		case len(l.spare) < maxConns:
 			*c = conn{}

@@ -15,6 +15,12 @@
 //   - What is received lies in one buffer per loop; sessions keep what they cannot
 //     use yet. What is sent goes out at once; only what the operating system does
 //     not take is copied.
+//   - What has been begun comes before what has not: events of backends are worked
+//     through at once, those of clients a few at a time, and in between the loop looks
+//     for more of the former. So a backend connection is free again, and still in the
+//     caches, before the next request needs one. Taking everything as it comes, a loop
+//     with 1000 busy clients would have half of their requests at the backends,
+//     each on a connection that nobody has touched for long.
 //   - Nothing re-enters the session. Whatever is found out inside one of its
 //     callbacks (a broken connection, one to be read again) is put on a list and
 //     looked at afterwards.

@@ -35,6 +35,9 @@ const (
 	clockEvents = 64
 	// rounds is how often a connection whose buffer is full is read in one turn.
 	rounds = 8
+	// clientEvents is how many events of clients are worked through in one turn, or half as
+	// many as there were of backends.
+	clientEvents = 32
 
 	maxConns = 1024 // of closed connections kept for reuse
 )
@@ -59,6 +62,9 @@ type eventLoop struct {
 	events []unix.EpollEvent
 	ready  []unix.EpollEvent // those of events that are still to be worked through
 	last   int               // how many the last wait returned
+	worked int               // events worked through in this turn
+	// waiting are the clients with events that are still to be worked through.
+	waiting queue
 	// again are the connections to be looked at without an event: there is more to
 	// read, or they were resumed, or found broken.
 	again   []*conn
@@ -145,13 +151,18 @@ func (l *eventLoop) work() {
 	last := l.now
 	l.clock()
 	l.gap += (min(l.now-last, longGap) - l.gap) / gapWeight
-	for n := 1; len(l.ready) > 0; n++ {
+	l.worked = 0
+	for len(l.ready) > 0 {
 		ev := &l.ready[0]
 		l.ready = l.ready[1:]
 		l.event(ev)
-		if n%clockEvents == 0 {
-			l.clock()
+	}
+	for range max(clientEvents, l.worked/2) {
+		c, events := l.waiting.take()
+		if c == nil {
+			break
 		}
+		l.happened(c, events)
 	}
 	if l.full.Load() {
 		for _, f := range l.take() {
@@ -188,7 +199,7 @@ func (l *eventLoop) clock() {
 func (l *eventLoop) wait() {
 	l.asleep.Store(true)
 	switch {
-	case len(l.again) > 0 || l.full.Load():
+	case len(l.again) > 0 || !l.waiting.empty() || l.full.Load():
 		l.await(waitRaw(l.epfd, l.events, 0))
 	case l.last >= manyEvents:
 		l.await(waitRaw(l.epfd, l.events, rawWait))
@@ -217,7 +228,8 @@ func (l *eventLoop) await(n int, errno syscall.Errno) {
 	l.ready = l.events[:n]
 }
 
-// event handles what epoll tells about a file descriptor.
+// event handles what epoll tells about a file descriptor. What it tells about a client
+// has to wait.
 func (l *eventLoop) event(ev *unix.EpollEvent) {
 	fd, generation := ev.Fd, uint32(ev.Pad)
 	if generation == 0 {
@@ -228,8 +240,19 @@ func (l *eventLoop) event(ev *unix.EpollEvent) {
 		return // or it was the eventfd: the inbox is looked at anyway
 	}
 	c := l.conns[fd]
-	if c == nil || c.generation != generation {
-		return // closed in this batch
+	switch {
+	case c == nil || c.generation != generation: // closed in this batch
+	case c.Origin() != nil:
+		l.waiting.add(c, ev.Events)
+	default:
+		l.happened(c, ev.Events)
+	}
+}
+
+// happened handles events of a connection.
+func (l *eventLoop) happened(c *conn, events uint32) {
+	if l.worked++; l.worked%clockEvents == 0 {
+		l.clock()
 	}
 	l.current = c
 	if c.connecting {
@@ -238,7 +261,7 @@ func (l *eventLoop) event(ev *unix.EpollEvent) {
 			return
 		}
 	}
-	if ev.Events&unix.EPOLLOUT != 0 {
+	if events&unix.EPOLLOUT != 0 {
 		switch {
 		case c.out != nil:
 			l.writable(c)
@@ -246,15 +269,15 @@ func (l *eventLoop) event(ev *unix.EpollEvent) {
 			l.pump(c.pipe)
 		}
 	}
-	if ev.Events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) == 0 || c.closed {
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) == 0 || c.closed {
 		return
 	}
 	c.unread = true
-	if ev.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		c.ending = true
 	}
 	l.read(c)
-	if ev.Events&unix.EPOLLERR != 0 && c.Origin() != nil && !c.closed && (c.paused || c.ended) {
+	if events&unix.EPOLLERR != 0 && c.Origin() != nil && !c.closed && (c.paused || c.ended) {
 		// Nobody reads (any more: what was read may have been reason enough), and the
 		// client has reset the connection: a backend would work for nobody.
 		l.engine.EOF(&c.Conn, errReset)
