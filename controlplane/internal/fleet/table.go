@@ -1,8 +1,6 @@
 package fleet
 
 import (
-	"bytes"
-	"compress/gzip"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +9,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"reverseproxy/proto/gzipped"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
@@ -110,18 +109,7 @@ func pack(m proto.Message) (payload, error) {
 	if err != nil {
 		return payload{}, fmt.Errorf("marshal: %w", err)
 	}
-	var packed bytes.Buffer
-	zip, err := gzip.NewWriterLevel(&packed, gzipLevel)
-	if err != nil {
-		return payload{}, fmt.Errorf("compress: %w", err)
-	}
-	if _, err := zip.Write(raw); err != nil {
-		return payload{}, fmt.Errorf("compress: %w", err)
-	}
-	if err := zip.Close(); err != nil {
-		return payload{}, fmt.Errorf("compress: %w", err)
-	}
-	return payload{data: packed.Bytes(), decoded: len(raw)}, nil
+	return payload{data: gzipped.Compress(raw, gzipLevel), decoded: len(raw)}, nil
 }
 
 // WithRevision returns the table, ready to be sent under a revision. The

@@ -14,6 +14,7 @@ import (
 
 	"reverseproxy/controlplane/internal/source"
 	fleetv1 "reverseproxy/proto/fleet/v1"
+	"reverseproxy/proto/gzipped"
 )
 
 // Entry is one accepted configuration without its text.
@@ -61,18 +62,7 @@ var errForeign = errors.New("it is not a revision that a control plane has writt
 // pack compresses a text. The fastest level is enough: what is kept is bounded, and
 // whoever has saved a file is waiting for it to be served.
 func pack(text []byte) []byte {
-	var b bytes.Buffer
-	zip, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
-	if err == nil {
-		_, err = zip.Write(text)
-	}
-	if err == nil {
-		err = zip.Close()
-	}
-	if err != nil {
-		panic(fmt.Sprintf("compress into memory: %v", err))
-	}
-	return b.Bytes()
+	return gzipped.Compress(text, gzipped.Fast)
 }
 
 // unpack is the reverse of pack; the text has the size given.

@@ -1,10 +1,9 @@
 package subscribe
 
 import (
-	"bytes"
-	"compress/gzip"
 	"fmt"
 
+	"reverseproxy/proto/gzipped"
 	routetablev1 "reverseproxy/proto/routetable/v1"
 )
 
@@ -41,18 +40,9 @@ func (s *Subscriber) made(o *offer) ([]byte, error) {
 // pack returns a marshalled table in the form in which it is sent and stored. The table
 // of 100,000 endpoints takes 60 ms, and 19 % more room than what a control plane packs.
 func pack(table []byte, version string, revision uint64) *offer {
-	var packed bytes.Buffer
-	z, err := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
-	if err == nil {
-		_, err = z.Write(table)
+	return &offer{
+		version: version, revision: revision, decodedSize: uint64(len(table)), data: gzipped.Compress(table, gzipped.Fast),
 	}
-	if err == nil {
-		err = z.Close()
-	}
-	if err != nil {
-		panic("packing in memory has failed: " + err.Error())
-	}
-	return &offer{version: version, revision: revision, decodedSize: uint64(len(table)), data: packed.Bytes()}
 }
 
 // size returns how many bytes an offer, if there is one, takes when it is unpacked; of a
