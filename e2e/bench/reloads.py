@@ -1,6 +1,7 @@
 """Requests that are lost, and how long the slowest take, while the configuration
 changes under a constant rate."""
 
+import bisect
 import collections
 import dataclasses
 import time
@@ -19,10 +20,17 @@ RATE = 4000
 CONNECTIONS = 64
 # Clients come and go: one in so many requests opens a connection.
 PER_CONNECTION = 20
-RELOADS = 20
+# Quiet and reloading take turns, so that what else happens on the machine hits both alike:
+# in each of the TURNS it is quiet for some seconds, then there are some reloads.
+TURNS = 4
+QUIET = 3.0
+RELOADS_OF_TURN = 5
+# From one reload to the next; so long it counts as reloading.
 EVERY = 0.5
-# Before the first reload, and after the last, in seconds.
-QUIET, AFTER = 5.0, 2.0
+RELOADS = TURNS * RELOADS_OF_TURN
+TURN = QUIET + RELOADS_OF_TURN * EVERY
+# The first second is everybody's beginning and does not count.
+BEGINNING = 1.0
 
 
 class Reloads:
@@ -68,24 +76,26 @@ class _Run:
 
 
 def _run(stage: Stage, proxy: Proxy) -> _Run:
-    seconds = QUIET + RELOADS * EVERY + AFTER
+    seconds = BEGINNING + TURNS * TURN
     samples = stage.folder / "samples"
     other = [*PATHS, "/other"]
+    changes: list[float] = []
     with OpenLoop(
         "http://127.0.0.1:%d/bench" % proxy.port, seconds, RATE, CONNECTIONS, stage.other_cpus, PER_CONNECTION, samples
     ) as generator:
-        start = time.monotonic()
+        start = time.monotonic() + BEGINNING
         for i in range(RELOADS):
-            time.sleep(max(0.0, start + QUIET + i * EVERY - time.monotonic()))
-            if i == 0:
-                first = time.monotonic()
+            turn, n = divmod(i, RELOADS_OF_TURN)
+            time.sleep(max(0.0, start + turn * TURN + QUIET + n * EVERY - time.monotonic()))
+            changes.append(time.monotonic())
             proxy.change(other if i % 2 == 0 else PATHS)
         result = generator.result()
         latencies = generator.latencies()
     proxy.wait_changed(RELOADS)
-    # The first second is everybody's beginning.
-    return _Run(
-        quiet=[latency for due, latency in latencies if start + 1 <= due < first],
-        reloading=[latency for due, latency in latencies if due >= first],
-        sent=result["sent"], lost=result["failures"],
-    )  # fmt: skip
+    quiet: list[float] = []
+    reloading: list[float] = []
+    for due, latency in latencies:
+        if due >= start:
+            last = bisect.bisect(changes, due) - 1
+            (reloading if last >= 0 and due - changes[last] < EVERY else quiet).append(latency)
+    return _Run(quiet, reloading, result["sent"], result["failures"])
