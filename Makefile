@@ -33,20 +33,23 @@ GOLANGCI_LINT := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lin
 # ------------------------------------------------------------------------------
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# Where a data plane spends its time, for the compiler, which inlines by it. It is not
+# called default.pgo lest every test be compiled by it, too.
+PROFILE := dataplane/forwarding.pgo
 GO_FILES = $$(find . -name '*.go' -not -path './build/*')
 # What the wire contract must stay compatible with: the newest release, or else
 # the commit before this one. Empty in a clone without history.
 BUF_AGAINST = $$(git describe --tags --abbrev=0 2>/dev/null || git rev-parse --quiet --verify HEAD~1 2>/dev/null)
 
 .NOTPARALLEL:
-.PHONY: help build run test unit coverage e2e e2e-portable browser screenshot format lint generate fuzz bench bench-fleet microbench clean \
+.PHONY: help build run test unit coverage e2e e2e-portable browser screenshot format lint generate fuzz profile bench bench-fleet microbench clean \
 	deps deps-browser check-format check-vet check-lint check-proto check-generated
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## both programs, static, into build/
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o build/ ./controlplane ./dataplane
+	CGO_ENABLED=0 $(GO) build -trimpath -pgo=$(PROFILE) -ldflags '-X main.version=$(VERSION)' -o build/ ./controlplane ./dataplane
 
 run: build ## serve configs/demo.yaml: demo backends, a control plane, two data planes
 	@$(PYTHON) -B e2e/demo.py $(CONFIG)
@@ -100,6 +103,12 @@ fuzz: ## every fuzz target for FUZZTIME (30s) each
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
 		done; \
 	done
+
+profile: ## record anew what the compiler optimizes for; after changes of the hot path
+	@mkdir -p build/profile
+	$(GO) test -trimpath -run '^$$' -bench 'Throughput/epoll/1KB' -benchtime 10s -o build/profile/ -cpuprofile build/profile/loop ./dataplane/internal/loop
+	$(GO) test -trimpath -run '^$$' -bench 'Exchange/.*/plain' -benchtime 5s -o build/profile/ -cpuprofile build/profile/proxy ./dataplane/internal/proxy
+	$(GO) tool pprof -proto build/profile/loop build/profile/proxy > $(PROFILE)
 
 bench: deps build ## beside nginx and HAProxy, 15 minutes; CELLS=c64,close ROUNDS=3 for a part
 	@[ "$$(uname -s)" = Linux ] || { echo "make bench needs Linux" >&2; exit 1; }
