@@ -86,6 +86,7 @@ def _run(stage: Stage, proxy: Proxy) -> _Run:
         start = time.monotonic() + BEGINNING
         for i in range(RELOADS):
             turn, n = divmod(i, RELOADS_OF_TURN)
+            # Reloads come at fixed times, as the requests do: nothing is waited for here.
             time.sleep(max(0.0, start + turn * TURN + QUIET + n * EVERY - time.monotonic()))
             changes.append(time.monotonic())
             proxy.change(other if i % 2 == 0 else PATHS)

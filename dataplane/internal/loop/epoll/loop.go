@@ -35,8 +35,8 @@ const (
 	clockEvents = 64
 	// rounds is how often a connection whose buffer is full is read in one turn.
 	rounds = 8
-	// clientEvents is how many events of clients are worked through in one turn, or half as
-	// many as there were of backends.
+	// clientEvents is how many events of clients are worked through in one turn; half as
+	// many as there were of backends, if that is more, lest clients wait for ever.
 	clientEvents = 32
 
 	maxConns = 1024 // of closed connections kept for reuse
