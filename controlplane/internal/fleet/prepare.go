@@ -107,6 +107,7 @@ func (f *Fleet) beginPreparation(t *Table, expected int, timeout time.Duration) 
 			f.involve(s)
 		}
 	}
+	p.count() // before the first answer, which may be a refusal
 	return p
 }
 
@@ -129,14 +130,20 @@ func (f *Fleet) Release() {
 func (f *Fleet) verdict(p *preparation) (over bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if n := len(p.waiting) + len(p.ready); n < p.expected && len(p.failed) == 0 {
-		p.failed = append(p.failed, fmt.Sprintf("data planes: %d are connected, at least %d are expected", n, p.expected))
-	}
+	p.count()
 	if len(p.failed) > 0 {
 		slices.Sort(p.failed)
 		return true, &UnpreparedError{p.failed}
 	}
 	return len(p.waiting) == 0, nil
+}
+
+// count notes that there are fewer than expected, unless it is known who is in the way.
+// Fleet.mu is held.
+func (p *preparation) count() {
+	if n := len(p.waiting) + len(p.ready); n < p.expected && len(p.failed) == 0 {
+		p.failed = append(p.failed, fmt.Sprintf("data planes: %d are connected, at least %d are expected", n, p.expected))
+	}
 }
 
 // tooLate fails those that have not answered.
