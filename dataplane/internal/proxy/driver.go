@@ -4,8 +4,9 @@ import "time"
 
 // Sizes that bound the memory of a connection; see the package comment.
 const (
-	// ReadSize is the most bytes a driver may hand to Engine.Data at once.
-	ReadSize = 64 << 10
+	// ReadSize is the most bytes a driver may hand to Engine.Data at once. It is more
+	// than 64 KiB, so that a body of so much is read and sent with its head, in one go.
+	ReadSize = 128 << 10
 	// highWater is how much may wait in one output queue before the side that
 	// feeds it is paused.
 	highWater = 64 << 10
