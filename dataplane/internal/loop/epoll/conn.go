@@ -36,6 +36,7 @@ type conn struct {
 	unwatched  bool // is not registered with epoll yet
 	closed     bool
 
+	piece  uint8  // which of eventLoop.held is for it, from 1; 0: none
 	events uint32 // for which it is in eventLoop.waiting
 }
 

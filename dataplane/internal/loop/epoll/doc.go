@@ -13,8 +13,9 @@
 //   - There is one receive per readiness. Only a full buffer, or a peer that has
 //     announced its end, is worth another.
 //   - What is received lies in one buffer per loop; sessions keep what they cannot
-//     use yet. What is sent goes out at once; only what the operating system does
-//     not take is copied.
+//     use yet. What is sent goes out at once, unless the loop has much to do:
+//     then short pieces are held until there are some, and sent in a row. Else only what
+//     the operating system does not take is copied.
 //   - What has been begun comes before what has not: events of backends are worked
 //     through at once, those of clients a few at a time, and in between the loop looks
 //     for more of the former. So a backend connection is free again, and still in the

@@ -18,6 +18,7 @@ func (d *driverOf) loop() *eventLoop { return (*eventLoop)(d) }
 // Send implements proxy.Driver.
 func (d *driverOf) Send(pc *proxy.Conn, p []byte) {
 	c := pc.Handle.(*conn)
+	d.loop().release(c)
 	if c.closed || c.broken != 0 || c.shut {
 		return
 	}
@@ -25,6 +26,9 @@ func (d *driverOf) Send(pc *proxy.Conn, p []byte) {
 		d.loop().look(c) // if it is not closed now, it will be read from again
 	}
 	if c.out == nil && !c.connecting {
+		if d.loop().hold(c, p) {
+			return
+		}
 		n, errno := send(c.fd, p)
 		if errno != 0 && errno != syscall.EAGAIN {
 			d.loop().broke(c, errno)
@@ -32,12 +36,13 @@ func (d *driverOf) Send(pc *proxy.Conn, p []byte) {
 		}
 		p = p[max(n, 0):]
 	}
-	d.queue(c, p)
+	d.loop().queue(c, p)
 }
 
 // SendBoth implements proxy.Driver.
 func (d *driverOf) SendBoth(pc *proxy.Conn, head, body []byte) {
 	c := pc.Handle.(*conn)
+	d.loop().release(c)
 	if c.closed || c.broken != 0 || c.shut {
 		return
 	}
@@ -54,19 +59,8 @@ func (d *driverOf) SendBoth(pc *proxy.Conn, head, body []byte) {
 		k := min(n, len(head))
 		head, body = head[k:], body[n-k:]
 	}
-	d.queue(c, head)
-	d.queue(c, body)
-}
-
-// queue keeps what the operating system did not take.
-func (d *driverOf) queue(c *conn, p []byte) {
-	if len(p) == 0 {
-		return
-	}
-	if c.out == nil {
-		c.out = d.loop().newOut()
-	}
-	c.out.add(p)
+	d.loop().queue(c, head)
+	d.loop().queue(c, body)
 }
 
 // Queued implements proxy.Driver.
@@ -88,6 +82,7 @@ func (d *driverOf) CloseWrite(pc *proxy.Conn) {
 	if c.closed || c.shut {
 		return
 	}
+	d.loop().release(c)
 	c.shut = true
 	if c.out == nil && !c.connecting {
 		shutdownWrite(c.fd)
@@ -112,6 +107,7 @@ func (d *driverOf) close(c *conn) {
 		return
 	}
 	l := d.loop()
+	l.release(c)
 	c.closed = true
 	if c.pipe != nil {
 		l.endPipe(c.pipe)

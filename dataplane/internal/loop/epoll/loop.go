@@ -65,6 +65,7 @@ type eventLoop struct {
 	worked int               // events worked through in this turn
 	// waiting are the clients with events that are still to be worked through.
 	waiting queue
+	held    held
 	// again are the connections to be looked at without an event: there is more to
 	// read, or they were resumed, or found broken.
 	again   []*conn
@@ -152,6 +153,7 @@ func (l *eventLoop) work() {
 	l.clock()
 	l.gap += (min(l.now-last, longGap) - l.gap) / gapWeight
 	l.worked = 0
+	l.held.busy = len(l.ready)+l.waiting.len() >= busyEvents
 	for len(l.ready) > 0 {
 		ev := &l.ready[0]
 		l.ready = l.ready[1:]
@@ -197,9 +199,10 @@ func (l *eventLoop) clock() {
 
 // wait waits for events, if there is nothing else to do.
 func (l *eventLoop) wait() {
+	l.flush()
 	l.asleep.Store(true)
 	switch {
-	case len(l.again) > 0 || !l.waiting.empty() || l.full.Load():
+	case len(l.again) > 0 || l.waiting.len() > 0 || l.full.Load():
 		l.await(waitRaw(l.epfd, l.events, 0))
 	case l.last >= manyEvents:
 		l.await(waitRaw(l.epfd, l.events, rawWait))

@@ -27,6 +27,17 @@ func (o *out) add(p []byte) {
 	o.bytes = append(o.bytes, p...)
 }
 
+// queue keeps what the operating system did not take.
+func (l *eventLoop) queue(c *conn, p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	if c.out == nil {
+		c.out = l.newOut()
+	}
+	c.out.add(p)
+}
+
 // newOut returns an empty queue.
 func (l *eventLoop) newOut() *out {
 	if n := len(l.outs); n > 0 {

@@ -9,7 +9,8 @@ type queue struct {
 	next  int
 }
 
-func (q *queue) empty() bool { return q.next == len(q.conns) }
+// len returns how many there are, closed ones included.
+func (q *queue) len() int { return len(q.conns) - q.next }
 
 // add takes note of events of c, which are some.
 func (q *queue) add(c *conn, events uint32) {
@@ -27,7 +28,7 @@ func (q *queue) add(c *conn, events uint32) {
 
 // take returns the next connection that is still open, with its events, or nil.
 func (q *queue) take() (*conn, uint32) {
-	for !q.empty() {
+	for q.len() > 0 {
 		c, events := q.conns[q.next], q.conns[q.next].events
 		q.next++
 		c.events = 0

@@ -34,7 +34,8 @@ type pipe struct {
 func (d *driverOf) Splice(from, to *proxy.Conn, n int64) bool {
 	l := d.loop()
 	f, t := from.Handle.(*conn), to.Handle.(*conn)
-	if f.closed || t.closed || f.broken != 0 || t.broken != 0 || f.pipe != nil || t.pipe != nil || t.shut {
+	l.release(t)
+	if f.closed || t.closed || f.broken != 0 || t.broken != 0 || f.pipe != nil || t.pipe != nil || t.out != nil || t.shut {
 		return false
 	}
 	p := l.openPipe()
