@@ -10,8 +10,8 @@ FUZZTIME ?= 30s
 # how many rounds, of how many seconds, and further flags; BENCHFLAGS=--help lists cells
 # and flags.
 CELLS ?=
-ROUNDS ?= 5
-SECONDS ?= 2
+ROUNDS ?= 10
+SECONDS ?= 1
 BENCHFLAGS ?=
 # Which benchmarks `make microbench` runs, and how often (benchstat wants 6 or more).
 BENCH ?= .
@@ -110,7 +110,7 @@ profile: ## record anew what the compiler optimizes for; after changes of the ho
 	$(GO) test -trimpath -run '^$$' -bench 'Exchange/.*/plain' -benchtime 5s -o build/profile/ -cpuprofile build/profile/proxy ./dataplane/internal/proxy
 	$(GO) tool pprof -proto build/profile/loop build/profile/proxy > $(PROFILE)
 
-bench: deps build ## beside nginx and HAProxy, 15 minutes; CELLS=c64,close ROUNDS=3 for a part
+bench: deps build ## beside nginx and HAProxy, 20 minutes; CELLS=c64,close ROUNDS=3 for a part
 	@[ "$$(uname -s)" = Linux ] || { echo "make bench needs Linux" >&2; exit 1; }
 	CGO_ENABLED=0 $(GO) build -trimpath -o build/bench/ ./e2e/bench/relay ./e2e/bench/openloop
 	@$(PYTHON) -B -m e2e.bench --cells "$(CELLS)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)" $(BENCHFLAGS)

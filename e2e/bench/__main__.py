@@ -83,8 +83,8 @@ def participants(measurement: Measurement, missing: list[str], arguments: argpar
 def parse() -> tuple[argparse.Namespace, list[Measurement]]:
     parser = commandline.parser("make bench", "What forwarding costs, beside nginx, HAProxy and a byte relay.", catalogue.ALL)
     parser.add_argument("--proxies", default="", help="whom to measure, comma-separated; all if empty")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of each cell (default 5)")
-    parser.add_argument("--seconds", type=int, default=2, help="time of one run in a round (default 2)")
+    parser.add_argument("--rounds", type=int, default=10, help="rounds of each cell (default 10)")
+    parser.add_argument("--seconds", type=int, default=1, help="time of one run in a round (default 1)")
     parser.add_argument("--flags", default="", help="further flags of our data plane")
     parser.add_argument("--against", metavar="DIR", help='also measure the data plane of another build, as "before"')
     arguments = parser.parse_args()
