@@ -49,7 +49,8 @@ class Names(Scenario):
             server.stop()  # the name server dies: the last addresses stay
             asked = server.asked()
             eventually(lambda: server.asked() >= asked + 4, "lookups without an answer")
-            self.assertEqual([one, two], self.answers())
+            # Under load both are drawn by chance.
+            self.assertEqual([one, two], self.answers(50))
             eventually(
                 lambda: dp.metrics().value("dataplane_dns_lookups_total", host="shop.example", result="failure") > 0, "counted"
             )
