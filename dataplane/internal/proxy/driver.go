@@ -32,13 +32,17 @@ const (
 // driver may use the memory again as soon as the running callback has returned.
 type Driver interface {
 	// Send writes p, or queues what cannot be written now. p is valid during the
-	// call only. The connection may still be being dialled.
+	// call only. The connection may still be being dialled. A driver that is busy
+	// may keep p for a moment, and try to write it before anything else is done to c.
 	Send(c *Conn, p []byte)
 	// SendBoth is Send of head and then body, which lie apart, in one go.
 	SendBoth(c *Conn, head, body []byte)
-	// Queued returns the bytes given to Send that the operating system has not
-	// taken yet.
+	// Queued returns the bytes given to Send that the operating system would not
+	// take yet. What Send keeps for a moment is not counted.
 	Queued(c *Conn) int
+	// Flush tries to write what Send has kept, so that Queued is all that is not
+	// written.
+	Flush(c *Conn)
 	// Dial starts to connect to addr (host:port) and returns a zeroed Conn whose
 	// Handle is set. Engine.Connected or Engine.DialFailed follows, unless the
 	// Conn is closed before. timeout includes resolving the name.

@@ -231,7 +231,7 @@ func (e *Engine) EOF(c *Conn, err error) {
 func (e *Engine) Drained(c *Conn) {
 	switch c.state {
 	case idle, head:
-		if c.state == idle && c.mark > 0 {
+		if c.state == idle {
 			e.rest(c) // from now on
 		}
 		if c.paused {
@@ -325,7 +325,7 @@ func (e *Engine) DialFailed(b *Conn, timeout bool) {
 // CloseIdle closes a client connection that has been between two requests since a
 // moment, or longer, for draining, and reports whether it did.
 func (e *Engine) CloseIdle(c *Conn, since int64) bool {
-	if !c.AtRest(since) || e.d.Queued(c) > 0 {
+	if !c.AtRest(since) || e.unsent(c) > 0 {
 		return false
 	}
 	e.close(c)
@@ -441,7 +441,7 @@ func (e *Engine) closeWhenSent(c *Conn) {
 	if c.state == closed {
 		return
 	}
-	if e.d.Queued(c) == 0 {
+	if e.unsent(c) == 0 {
 		e.closeNow(c)
 		return
 	}
@@ -451,6 +451,12 @@ func (e *Engine) closeWhenSent(c *Conn) {
 	}
 	c.state = closing
 	e.armClosing(c)
+}
+
+// unsent returns how many bytes would be lost if c was closed.
+func (e *Engine) unsent(c *Conn) int {
+	e.d.Flush(c)
+	return e.d.Queued(c)
 }
 
 func (e *Engine) armClosing(c *Conn) {

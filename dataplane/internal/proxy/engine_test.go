@@ -76,8 +76,9 @@ var scenarios = []scenario{
 
 // play runs a scenario. cut says how many of the bytes that one side may send now
 // are sent at once; it decides about the interleaving, too.
-func play(t *testing.T, s scenario, cut func(n int) int) {
+func play(t *testing.T, s scenario, holds bool, cut func(n int) int) {
 	w := newWorld(t, anything())
+	w.holds = holds
 	w.recycle = true
 	client := w.accept()
 	var toOrigin string
@@ -179,15 +180,16 @@ func whole(s string) (n int) {
 func TestEverySplit(t *testing.T) {
 	for _, s := range scenarios {
 		t.Run(s.name, func(t *testing.T) {
-			play(t, s, func(n int) int { return n })
-			play(t, s, func(int) int { return 1 })
+			play(t, s, false, func(n int) int { return n })
+			play(t, s, true, func(n int) int { return n })
+			play(t, s, false, func(int) int { return 1 })
 			longest := len(s.client)
 			for _, r := range s.responses {
 				longest = max(longest, len(r))
 			}
 			for at := 1; at < longest && !t.Failed(); at++ {
 				first := map[int]bool{}
-				play(t, s, func(n int) int {
+				play(t, s, false, func(n int) int {
 					if first[n] || n <= at {
 						return n
 					}
@@ -205,10 +207,81 @@ func TestRandomInterleavings(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			for seed := range uint64(200) {
 				random := rand.New(rand.NewPCG(seed, 1))
-				play(t, s, func(n int) int { return 1 + random.IntN(min(n, 1+random.IntN(40))) })
+				play(t, s, seed%2 == 1, func(n int) int { return 1 + random.IntN(min(n, 1+random.IntN(40))) })
 				if t.Failed() {
 					t.Fatalf("seed %d", seed)
 				}
+			}
+		})
+	}
+}
+
+// TestHeldBytesThatAreRefused: what a driver has kept for a moment, and the operating
+// system does not take then, is waited for before the connection is closed.
+func TestHeldBytesThatAreRefused(t *testing.T) {
+	const upgrade, upgraded = "Upgrade: x\r\nConnection: upgrade\r\n\r\n", "HTTP/1.1 101 S\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
+	for _, tt := range []struct {
+		name    string
+		request string
+		then    func(w *world, c, o *end)
+		want    string // at the end of what the client gets
+	}{
+		{
+			name: "the last response of a connection", request: "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+			then: func(w *world, _, o *end) { w.data(o, okay) }, want: "ok",
+		},
+		{
+			name: "a body that ends with the connection", request: "GET / HTTP/1.0\r\n\r\n",
+			then: func(w *world, _, o *end) {
+				w.data(o, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+			}, want: "ok",
+		},
+		{
+			name: "to a client that has stopped sending", request: get,
+			then: func(w *world, c, o *end) {
+				w.eof(c, nil)
+				w.data(o, okay)
+			}, want: "ok",
+		},
+		{
+			name: "the end of a tunnel", request: "GET / HTTP/1.1\r\nHost: a\r\n" + upgrade,
+			then: func(w *world, c, o *end) {
+				w.data(o, upgraded)
+				w.eof(c, nil)
+				w.keeps = true
+				w.data(o, "bye")
+				w.eof(o, nil)
+			}, want: "bye",
+		},
+		{
+			name: "a client at rest that is sent away", request: get,
+			then: func(w *world, c, o *end) {
+				w.keeps = true
+				w.data(o, okay)
+				if w.engine.CloseIdle(&c.conn, int64(w.now)) {
+					t.Error("sent away before it has its response")
+				}
+				w.drain(c)
+				w.engine.CloseIdle(&c.conn, int64(w.now))
+			}, want: "ok",
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, anything())
+			c := w.accept()
+			w.data(c, tt.request)
+			o := w.dialled[0]
+			w.connect(o)
+			w.holds, c.stuck = true, true
+			tt.then(w, c, o)
+			if c.closed && len(c.sent) == 0 {
+				t.Fatal("closed with nothing sent")
+			}
+			w.keeps = false
+			w.settle()
+			w.drain(c)
+			if got := c.take(); !strings.HasSuffix(got, tt.want) || !c.closed {
+				t.Errorf("got %q, closed %t", got, c.closed)
 			}
 		})
 	}
@@ -539,7 +612,7 @@ func TestChaos(t *testing.T) {
 	for seed := range uint64(3000) {
 		random := rand.New(rand.NewPCG(seed, 7))
 		w := newWorld(t, anything())
-		w.recycle = seed%2 == 0
+		w.recycle, w.holds = seed%2 == 0, seed%3 == 0
 		var ends, waiting []*end
 		alive := func(e *end) bool { return !e.closed }
 		for range 120 {

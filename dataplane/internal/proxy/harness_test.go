@@ -46,7 +46,10 @@ type world struct {
 	spare   []*end
 	splices bool // can move bytes by itself
 	recycle bool // use Conn memory again, as a driver may
-	peak    int  // most bytes queued on one connection
+	holds   bool // keep what is sent for a moment, as a busy driver may
+	keeps   bool // and for longer than a callback
+	held    []*end
+	peak    int // most bytes queued on one connection
 }
 
 // end is a connection of world. What the engine sends is in sent at once, or in
@@ -55,7 +58,7 @@ type end struct {
 	conn                  proxy.Conn
 	addr                  string
 	limit                 time.Duration // to connect
-	sent, queue           []byte
+	sent, queue, held     []byte
 	stuck                 bool
 	paused, shut          bool
 	closed, aborted, used bool
@@ -143,12 +146,29 @@ func (w *world) Send(c *proxy.Conn, p []byte) {
 	if e.shut {
 		w.Errorf("%q sent after FIN", p)
 	}
+	w.Flush(c)
+	if w.holds && len(e.queue) == 0 && !e.dialling && len(p) > 0 {
+		e.held = append(e.held, p...)
+		w.held = append(w.held, e)
+		return
+	}
+	w.write(e, p)
+}
+
+func (w *world) write(e *end, p []byte) {
 	if e.stuck {
 		e.queue = append(e.queue, p...)
 		w.peak = max(w.peak, len(e.queue))
 		return
 	}
 	e.sent = append(e.sent, p...)
+}
+
+func (w *world) Flush(c *proxy.Conn) {
+	e := w.check(c)
+	p := e.held
+	e.held = nil
+	w.write(e, p)
 }
 
 func (w *world) SendBoth(c *proxy.Conn, head, body []byte) {
@@ -161,6 +181,10 @@ func (w *world) Splice(from, to *proxy.Conn, n int64) bool {
 	f, t := w.check(from), w.check(to)
 	if f.paused || len(t.queue) > 0 {
 		w.Error("spliced while something waits")
+	}
+	w.Flush(to)
+	if len(t.queue) > 0 {
+		return false
 	}
 	if w.splices {
 		f.splice, f.spliceTo = n, t
@@ -191,10 +215,14 @@ func (w *world) Dial(addr string, limit time.Duration) *proxy.Conn {
 	return &e.conn
 }
 
-func (w *world) CloseWrite(c *proxy.Conn) { w.check(c).shut = true }
+func (w *world) CloseWrite(c *proxy.Conn) {
+	w.Flush(c)
+	w.check(c).shut = true
+}
 
 func (w *world) Close(c *proxy.Conn) {
 	e := w.check(c)
+	w.Flush(c)
 	e.closed, e.queue = true, nil
 	w.dead = append(w.dead, e)
 }
@@ -219,6 +247,14 @@ func (w *world) Post(c *proxy.Conn, f func()) {
 
 // settle is the end of a callback.
 func (w *world) settle() {
+	if !w.keeps {
+		for _, e := range w.held {
+			if !e.closed {
+				w.Flush(&e.conn)
+			}
+		}
+		w.held = w.held[:0]
+	}
 	if w.recycle {
 		for _, e := range w.dead {
 			e.conn = proxy.Conn{}

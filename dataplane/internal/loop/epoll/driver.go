@@ -76,6 +76,9 @@ func (d *driverOf) Queued(pc *proxy.Conn) int {
 	return n
 }
 
+// Flush implements proxy.Driver.
+func (d *driverOf) Flush(pc *proxy.Conn) { d.loop().release(pc.Handle.(*conn)) }
+
 // CloseWrite implements proxy.Driver.
 func (d *driverOf) CloseWrite(pc *proxy.Conn) {
 	c := pc.Handle.(*conn)

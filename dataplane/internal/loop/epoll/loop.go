@@ -166,6 +166,7 @@ func (l *eventLoop) work() {
 		}
 		l.happened(c, events)
 	}
+	l.flush()
 	if l.full.Load() {
 		for _, f := range l.take() {
 			l.guard(f)

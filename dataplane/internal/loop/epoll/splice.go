@@ -87,6 +87,7 @@ func (p *pipe) close() {
 // pump moves what can be moved and tells the engine. It returns whether from may
 // be read from again at once.
 func (l *eventLoop) pump(p *pipe) bool {
+	l.flush() // so much may be moved that it takes long
 	moved := int64(0)
 	for range rounds {
 		progress := false

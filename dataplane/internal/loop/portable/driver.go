@@ -43,6 +43,9 @@ func (d *driverOf) Queued(pc *proxy.Conn) int {
 	return len(c.out) + int(c.unsent.Load())
 }
 
+// Flush implements proxy.Driver. Nothing is kept.
+func (d *driverOf) Flush(*proxy.Conn) {}
+
 // Dial implements proxy.Driver.
 func (d *driverOf) Dial(addr string, timeout time.Duration) *proxy.Conn {
 	l := d.loop()
