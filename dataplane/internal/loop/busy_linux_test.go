@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -251,6 +252,61 @@ func TestBusyLoop(t *testing.T) {
 		for range requests - len(clients) {
 			receive(t, asked)
 			receive(t, answered)
+		}
+	}
+}
+
+// TestBusyLoopAndFullSockets: the last response of a connection arrives whole, however
+// much of it the operating system takes when the loop gets to send it.
+func TestBusyLoopAndFullSockets(t *testing.T) {
+	const clients, step = 100, 120 // first responses of step, 2*step, ... bytes more than least
+	const least = 4 << 10
+	final := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", 3000, body(3000))
+	asked, answered, answer := make(chan struct{}, clients), make(chan struct{}, clients), make(chan struct{})
+	o := serve(t, func(p *peer) {
+		for {
+			m, err := p.request()
+			if err != nil {
+				return
+			}
+			size, err := strconv.Atoi(strings.Fields(m.line)[1][1:])
+			response := final
+			if err == nil {
+				response = fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", size, body(size))
+			} else {
+				asked <- struct{}{}
+				<-answer
+			}
+			if _, err := io.WriteString(p, response); err != nil {
+				return
+			}
+			if response == final {
+				answered <- struct{}{}
+			}
+		}
+	})
+	r := startBusy(t, o.url)
+	smallSendBuffers(t, r.addr)
+	readers := make([]*peer, clients)
+	for i := range readers {
+		readers[i] = dialSmall(t, r.addr)
+		readers[i].send(get(fmt.Sprint("/", least+i*step)) + "GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+	}
+	for range clients {
+		receive(t, asked)
+	}
+	r.stop(t)
+	close(answer)
+	for range clients {
+		receive(t, answered)
+	}
+	r.goOn()
+	for i, c := range readers {
+		if m := c.response(); len(m.body) != least+i*step {
+			t.Fatalf("first response of %d bytes, want %d", len(m.body), least+i*step)
+		}
+		if all, _ := c.rest(); !strings.HasSuffix(all, "\r\n\r\n"+body(3000)) {
+			t.Errorf("behind %d bytes: %d bytes of the last response", least+i*step, len(all))
 		}
 	}
 }
